@@ -43,7 +43,7 @@ def against_peers(batch, repeats):
 
 def _steps_alone(batch, z, weights, steps):
     """What `descend` does between two records."""
-    from dlnlib.compiled import LEDGER
+    from dlnlib.kernels.compiled import LEDGER
 
     theta, ledger = flatten(weights).numpy().copy(), np.zeros((batch.runs, len(LEDGER)))
     descent.stepper(theta, batch.dims, z, losses.logistic, descent.Constant(batch.eta), 0, 0, ledger)(steps)

@@ -1,7 +1,7 @@
 """Full-batch gradient descent on the closed form, many runs at once, with an audit of every step made.
 
 Step rules: `Theorem` (JT18, Assumption 5), `Constant` and `LossScaled` (both outside the theorems). The steps
-themselves are in `compiled`; they run on the CPU, and results go back to the device of the weights.
+themselves are in `kernels`; they run on the CPU, and results go back to the device of the weights.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def descend(
 
     Raises ShapeMismatch, BadParameter, NonFinite (risk at the start). Cost: 6 P + 4 n d operations a step and run.
     """
-    from dlnlib import compiled  # Numba is slow to import
+    from dlnlib.kernels import compiled  # Numba is slow to import
 
     check_shapes(weights, z)
     need_positive(steps=steps, records=records)
@@ -88,7 +88,7 @@ def descend(
 
 def stepper(theta, dims, z, loss, rule, momentum, weight_decay, ledger):
     """A function that makes so many steps of all runs, theta (R, P) and ledger in place, by the kernel that suits."""
-    from dlnlib import compiled, lanes
+    from dlnlib.kernels import compiled, lanes
 
     dims = np.array(dims)
     starts = np.concatenate([[0], np.cumsum(dims[1:] * dims[:-1])])

@@ -4,8 +4,8 @@ The flow dW/dt = -grad R(W) is followed along its path, with the path length sig
 unit vector, the exponentially small risk never appears, and near the limit theta is almost linear in sigma, so that
 steps grow with ||theta||. An explicit pair of order 5 (Dormand and Prince) takes the early, non-stiff part; when it
 finds stiffness, the L-stable diagonally implicit method of order 4 of Hairer and Wanner (Solving ODEs II, IV.6)
-takes over, each stage solved in R^d (`proximal`). Physical time is kept as a logarithm. Each run is integrated by
-itself, compiled by Numba (`march`), on the CPU; results go back to the device of the weights.
+takes over, each stage solved in R^d (`kernels.proximal`). Physical time is kept as a logarithm. Each run is integrated by
+itself, compiled by Numba (`kernels.march`), on the CPU; results go back to the device of the weights.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ def follow(weights, z, loss, until=1e6, until_norm=None, accuracy=1e-6, per_deca
     `log_time` (natural logarithm of t, to about 1e-6 late in a run, 1e-3 for a heavy tail), `log_norm`,
     `log_inverse_risk`.
 
-    The first call compiles for some seconds, unless an earlier process has (`march`).
+    The first call compiles for some seconds, unless an earlier process has (`kernels.march`).
     Raises IntegratorStalled, with the run, the place and the reason, if a run cannot reach its end: the risk has a
     positive infimum, or the accuracy asked for is out of float64's reach. Margins carry a relative rounding of about
     L times 1e-16: at log(1/R) = 1e9 margins are known to 1e-7, beyond 1e11 differences of margins mean nothing.
     """
-    from dlnlib import march, proximal  # Numba is slow to import
+    from dlnlib.kernels import march, proximal  # Numba is slow to import
 
     dims = _checked_dims(weights, z, loss)
     lead, like = tuple(weights[0].shape[:-2]), weights[0]
@@ -147,7 +147,7 @@ def _levels(start, end, per_decade, by_norm):
 
 
 def _refuse_to_stall(run, end, max_steps):
-    from dlnlib.march import IDLE, NO_GRADIENT, REACHED, STUCK
+    from dlnlib.kernels.march import IDLE, NO_GRADIENT, REACHED, STUCK
 
     if end.status == REACHED:
         return

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from dlnlib import compiled, data, losses, metrics, networks
+from dlnlib import data, losses, metrics, networks
 from dlnlib.descent import Constant, LossScaled, Theorem, descend, record_steps
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch, StepRuleViolated
+from dlnlib.kernels import compiled
 from dlnlib.theory import ball_smoothness
 
 F64 = torch.float64

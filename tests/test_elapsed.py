@@ -10,7 +10,7 @@ from numba import njit
 from scipy.special import expi
 
 from dlnlib import flow, losses
-from dlnlib.elapsed import log_elapsed
+from dlnlib.kernels.elapsed import log_elapsed
 
 
 @njit

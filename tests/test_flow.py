@@ -11,8 +11,9 @@ from numba import njit
 from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 
-from dlnlib import data, flow, jacobian, losses, metrics, networks, onestep, proximal, tails, theory
+from dlnlib import data, flow, losses, metrics, networks, theory
 from dlnlib.errors import BadParameter, IntegratorStalled, NonFinite, ShapeMismatch, VanishingGradient
+from dlnlib.kernels import jacobian, onestep, proximal, tails
 from dlnlib.tangent import flatten, unflatten
 
 F64 = torch.float64

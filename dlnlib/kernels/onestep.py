@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from dlnlib.jacobian import rows_above, transpose_times
-from dlnlib.jit import JIT
-from dlnlib.proximal import normalise, pull, solve_stage
-from dlnlib.tails import log_loss, log_slope_and_decay
+from dlnlib.kernels.jacobian import rows_above, transpose_times
+from dlnlib.kernels.jit import JIT
+from dlnlib.kernels.proximal import normalise, pull, solve_stage
+from dlnlib.kernels.tails import log_loss, log_slope_and_decay
 
 __all__ = ["Point", "observe", "norm", "store", "explicit_step", "implicit_step"]
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dlnlib.compiled import STOPPED, goes_on, over_data, scale_of_rounding, step_size
-from dlnlib.jit import JIT, fingerprint
+from dlnlib.kernels.compiled import STOPPED, goes_on, over_data, scale_of_rounding, step_size
+from dlnlib.kernels.jit import JIT, fingerprint
 
 __all__ = ["advance", "suits"]
 
@@ -122,4 +122,4 @@ def _entry(files):
     return advance
 
 
-advance = _entry(fingerprint("jit.py", "rules.py", "compiled.py", "lanes.py"))
+advance = _entry(fingerprint("jit.py", "../rules.py", "compiled.py", "lanes.py"))

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from numba import njit
 
-from dlnlib.elapsed import log_elapsed, log_sum
-from dlnlib.jit import JIT, fingerprint
-from dlnlib.onestep import explicit_step, implicit_step, norm, observe, store
+from dlnlib.kernels.elapsed import log_elapsed, log_sum
+from dlnlib.kernels.jit import JIT, fingerprint
+from dlnlib.kernels.onestep import explicit_step, implicit_step, norm, observe, store
 
 __all__ = ["REACHED", "NO_GRADIENT", "IDLE", "STUCK", "LATE", "End", "march"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from dlnlib.jit import JIT
+from dlnlib.kernels.jit import JIT
 
 __all__ = ["Net", "net", "rows_above", "transpose_times", "times", "gram"]
 

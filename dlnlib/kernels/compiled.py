@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numba import njit
 
-from dlnlib.jit import JIT
+from dlnlib.kernels.jit import JIT
 from dlnlib.rules import CONSTANT, LOSS_SCALED
 
 __all__ = ["advance", "LOSSES", "LEDGER"]

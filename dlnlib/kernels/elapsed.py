@@ -12,7 +12,7 @@ import math
 from numba import njit
 from numpy.polynomial.legendre import leggauss
 
-from dlnlib.jit import JIT
+from dlnlib.kernels.jit import JIT
 
 __all__ = ["log_elapsed", "log_sum"]
 
