@@ -4,8 +4,8 @@ The flow dW/dt = -grad R(W) is followed along its path, with the path length sig
 unit vector, the exponentially small risk never appears, and near the limit theta is almost linear in sigma, so that
 steps grow with ||theta||. An explicit pair of order 5 (Dormand and Prince) takes the early, non-stiff part; when it
 finds stiffness, the L-stable diagonally implicit method of order 4 of Hairer and Wanner (Solving ODEs II, IV.6)
-takes over, each stage solved in R^d (`kernels.proximal`). Physical time is kept as a logarithm. Each run is integrated by
-itself, compiled by Numba (`kernels.march`), on the CPU; results go back to the device of the weights.
+takes over, each stage solved in R^d (`kernels.proximal`). Physical time is kept as a logarithm. Each run is integrated
+by itself, compiled by Numba (`kernels.march`), on the CPU; results go back to the device of the weights.
 """
 
 from __future__ import annotations
