@@ -219,3 +219,14 @@ def test_one_layer_reaches_one_billion_although_the_accuracy_is_below_rounding()
     run = flow.follow(start([5, 1], z), z, losses.logistic, until=1e9)
     assert metrics.margin(run.predictor[-1], z) == pytest.approx(theory.max_margin(z).margin, rel=1e-8)
     assert run.settings["steps"] < 1000
+
+
+def test_records_land_on_close_levels_from_a_small_start():
+    """An early step can pass several levels at once, as progress there is no power of the norm: it is made again."""
+    z = data.load("random:n=20,d=5", seed=1).scaled().z
+    for seed in range(6):
+        start = networks.gaussian([5, 1], seed, scale=0.2)
+        psi = flow.follow(start, z, losses.logistic, until=1e3, per_decade=20).clocks["log_inverse_risk"]
+        end, count = 1e3 - psi[0], len(psi) - 2
+        levels = psi[0] + 0.1 * (end / 0.1) ** (torch.arange(count + 1, dtype=torch.float64) / count)
+        assert ((psi[1:] - levels).abs() <= 1.001e-3 * (levels - psi[0])).all()

@@ -44,6 +44,14 @@ def _distance(problem, here, size, start, target):
 
 
 @njit(**JIT)
+def _missing(problem, here, new, size, target):
+    """What was missing to the next level, and the progress that a step has made."""
+    if problem.by_norm:
+        return target - size, norm(new.theta) - size
+    return target - here.psi, new.psi - here.psi
+
+
+@njit(**JIT)
 def _next_length(tried, wanted, error, good):
     """Length of the next step, after one of length `tried`; `wanted` is longer where a level cut it short."""
     if not math.isfinite(error):
@@ -64,13 +72,13 @@ def _entry(files):
         files  # noqa: B018  part of the key of the cache on disk
         here, level, log_time = observe(problem, theta), 1, -math.inf
         size = norm(theta)
-        h, at_limit, idle, stiff, stiff_from = 1e-3 * size, 0, 0, 0.0, math.inf
+        h, at_limit, idle, stiff, stiff_from, most = 1e-3 * size, 0, 0, 0.0, math.inf, math.inf
         clocks[0, 0], clocks[0, 1] = log_time, here.psi
         store(states[0], theta)
         if not math.isfinite(here.log_rate):
             return End(NO_GRADIENT, 0, here.psi, size, stiff_from)
         for step in range(max_steps):
-            tried = min(h, _distance(problem, here, size, levels[0], levels[level]))
+            tried = min(h, most, _distance(problem, here, size, levels[0], levels[level]))
             if stiff == 0:
                 new, error, limited = explicit_step(problem, here, tried, _EXPLICIT * accuracy * size)
             else:
@@ -78,9 +86,12 @@ def _entry(files):
                 limited = False
             gain, rounding = new.psi - here.psi, _ROUNDING * (1 + abs(here.psi))
             idle = 0 if gain > rounding else idle + 1
-            good = error <= 1 and gain >= -rounding
+            good, most = error <= 1 and gain >= -rounding, math.inf
             h = _next_length(tried, h, error, good)
-            if good:
+            room, made = _missing(problem, here, new, size, levels[level])
+            if good and made > room + _LANDED * (levels[level] - levels[0]):
+                most = tried * room / made  # again, to the level
+            elif good:
                 lasted = log_elapsed(size, tried, here.psi, new.psi, here.log_rate, new.log_rate)
                 here, log_time, at_limit = new, log_sum(log_time, lasted), at_limit + limited
                 size = norm(here.theta)
