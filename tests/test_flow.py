@@ -230,3 +230,13 @@ def test_records_land_on_close_levels_from_a_small_start():
         end, count = 1e3 - psi[0], len(psi) - 2
         levels = psi[0] + 0.1 * (end / 0.1) ** (torch.arange(count + 1, dtype=torch.float64) / count)
         assert ((psi[1:] - levels).abs() <= 1.001e-3 * (levels - psi[0])).all()
+
+
+def test_one_layer_starts_from_zero():
+    z = data.load("random:n=20,d=5", seed=1).scaled().z
+    zero = [torch.zeros(1, 5, dtype=torch.float64)]
+    near = [1e-12 * z[:1]]
+    runs = [flow.follow(start, z, losses.logistic, until=5.0) for start in (zero, near)]
+    a, b = (run.predictor[-1] for run in runs)
+    assert (a - b).norm() <= 1e-4 * b.norm()
+    assert (runs[0].clocks["log_time"][1:].isfinite()).all()

@@ -36,11 +36,20 @@ class End(NamedTuple):
 @njit(**JIT)
 def _distance(problem, here, size, start, target):
     """Path length to the next level, as if progress went on as a power of ||theta||; infinite while it is falling."""
-    if not here.growth > 0:
+    if not (here.growth > 0 and size > 0):
         return math.inf
     shift = max(1 - start, 0.0)  # log(1/risk) may start at 0 or below
     now = (size if problem.by_norm else here.psi) + shift
     return size * math.expm1(math.log((target + shift) / now) * now / (size * here.growth))
+
+
+@njit(**JIT)
+def _first_length(problem, size):
+    """Length of the first step; from zero, which one layer can leave, one that moves the largest margin by 1e-3."""
+    longest = 0.0
+    for i in range(len(problem.z)):
+        longest = max(longest, norm(problem.z[i]))
+    return 1e-3 * size if size > 0 else 1e-3 / longest
 
 
 @njit(**JIT)
@@ -72,7 +81,7 @@ def _entry(files):
         files  # noqa: B018  part of the key of the cache on disk
         here, level, log_time = observe(problem, theta), 1, -math.inf
         size = norm(theta)
-        h, at_limit, idle, stiff, stiff_from, most = 1e-3 * size, 0, 0, 0.0, math.inf, math.inf
+        h, at_limit, idle, stiff, stiff_from, most = _first_length(problem, size), 0, 0, 0.0, math.inf, math.inf
         clocks[0, 0], clocks[0, 1] = log_time, here.psi
         store(states[0], theta)
         if not math.isfinite(here.log_rate):
@@ -80,7 +89,7 @@ def _entry(files):
         for step in range(max_steps):
             tried = min(h, most, _distance(problem, here, size, levels[0], levels[level]))
             if stiff == 0:
-                new, error, limited = explicit_step(problem, here, tried, _EXPLICIT * accuracy * size)
+                new, error, limited = explicit_step(problem, here, tried, _EXPLICIT * accuracy * max(size, tried))
             else:
                 new, error = implicit_step(problem, here, tried, max(accuracy * stiff, _FLOOR * size))
                 limited = False
@@ -92,7 +101,7 @@ def _entry(files):
             if good and made > room + _LANDED * (levels[level] - levels[0]):
                 most = tried * room / made  # again, to the level
             elif good:
-                lasted = log_elapsed(size, tried, here.psi, new.psi, here.log_rate, new.log_rate)
+                lasted = log_elapsed(max(size, 1e-6 * tried), tried, here.psi, new.psi, here.log_rate, new.log_rate)
                 here, log_time, at_limit = new, log_sum(log_time, lasted), at_limit + limited
                 size = norm(here.theta)
             progress = size if problem.by_norm else here.psi
