@@ -21,8 +21,8 @@ from dlnlib.networks import check_shapes
 from dlnlib.rules import need_positive
 
 __all__ = ["features", "one_hot", "class_means", "scatter", "compression", "class_cosines", "discrimination",
-           "largest_off_diagonal", "interpolation", "ideal_weights", "ideal_features", "ideal_compression",
-           "discrimination_line", "moved_mode"]  # fmt: skip
+           "largest_off_diagonal", "interpolation", "ideal_weights", "ideal_features", "balanced_features",
+           "ideal_compression", "discrimination_line", "moved_mode"]  # fmt: skip
 
 TOLERANCE = 1e-12  # relative: a norm below it is zero but for rounding
 
@@ -150,6 +150,16 @@ def ideal_features(product: Tensor, x: Tensor, depth: int, eps: float) -> list[T
     return [torch.cat([power * lead, eps**at * rest], dim=-2) for at, power in enumerate(powers)]
 
 
+def balanced_features(first: Tensor, x: Tensor, depth: int) -> list[Tensor]:
+    """(W_1^T W_1)^(l/2) x, l = 0..depth - 1: the features up to a rotation where W_{l+1}^T W_{l+1} = W_l W_l^T below L.
+
+    So the first layer (*runs, d, d_0) alone tells them. Equal orthogonal starts are so, and flow keeps it for all data.
+    """
+    need_positive(depth=depth)
+    _, s, Vh = torch.linalg.svd(first, full_matrices=False)
+    return [x.expand(*first.shape[:-2], *x.shape[-2:])] + [s[..., None] ** at * (Vh @ x) for at in range(1, depth)]
+
+
 def ideal_compression(
     classes: int, samples: int, depth: int, eps: float, scale: float = 1.0, moved: Sequence[float] = (),
     leading: float | None = None,
@@ -210,6 +220,6 @@ def moved_mode(depth: int, sigma: float, eps: float, overlap: float = 0.0) -> tu
 
     start = eps * np.concatenate([np.tile(np.eye(2).ravel(), depth - 1), [1.0, 0.0]])
     until = 4 * max(0.0, math.log(sigma ** (1 / depth) / eps)) + 40
-    end = solve_ivp(velocity, (0.0, until), start, method="DOP853", rtol=1e-12, atol=1e-14 * eps).y[:, -1]
+    end = solve_ivp(velocity, (0.0, until), start, method="DOP853", rtol=1e-10, atol=1e-13 * eps).y[:, -1]
     lead, rho = np.linalg.svd(end[:4].reshape(2, 2), compute_uv=False)
     return float(rho), float(lead**2)

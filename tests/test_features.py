@@ -152,6 +152,15 @@ def test_ideal_features_have_the_gram_matrices_of_the_ideal_weights():
     assert not torch.allclose(layers[2].mT @ layers[2], other[2].mT @ other[2], rtol=1e-3)
 
 
+def test_the_first_of_balanced_layers_tells_all_features():
+    x, weights = normal(20, N), features.ideal_weights(normal(K, 20, seed=2), frames(20, runs=(2,)), EPS)
+    for z, model in zip(features.features(weights, x), features.balanced_features(weights[0], x, L), strict=False):
+        assert torch.allclose(z.mT @ z, model.mT @ model, rtol=1e-11, atol=1e-11)
+    bent = features.features([weights[0], 2 * weights[1], *weights[2:]], x)[2]
+    model = features.balanced_features(weights[0], x, L)[2]
+    assert not torch.allclose(bent.mT @ bent, model.mT @ model, rtol=0.1)
+
+
 def test_discrimination_is_linear_to_first_order_in_the_noise():
     errors = []
     for size in (1e-2, 1e-3):
