@@ -220,6 +220,6 @@ def moved_mode(depth: int, sigma: float, eps: float, overlap: float = 0.0) -> tu
 
     start = eps * np.concatenate([np.tile(np.eye(2).ravel(), depth - 1), [1.0, 0.0]])
     until = 4 * max(0.0, math.log(sigma ** (1 / depth) / eps)) + 40
-    end = solve_ivp(velocity, (0.0, until), start, method="DOP853", rtol=1e-10, atol=1e-13 * eps).y[:, -1]
+    end = solve_ivp(velocity, (0.0, until), start, method="LSODA", rtol=1e-11, atol=1e-14 * eps).y[:, -1]
     lead, rho = np.linalg.svd(end[:4].reshape(2, 2), compute_uv=False)
     return float(rho), float(lead**2)
