@@ -14,9 +14,10 @@ from torch import Tensor
 
 from dlnlib.errors import BadParameter, ShapeMismatch
 from dlnlib.networks import check_shapes, with_product
+from dlnlib.structured import commutator_velocity
 
 __all__ = ["best_linear_map", "aligned_minimiser", "aligned_frames", "nearest_pattern", "chance_alignment",
-           "alignment_curvature", "invariance_curvature"]
+           "commutator_speed", "alignment_curvature", "invariance_curvature"]
 
 
 # --- minimisers ------------------------------------------------------------------------------------------------------
@@ -122,6 +123,12 @@ def chance_alignment(dims: Sequence[int]) -> float:
     if not count:
         raise BadParameter(f"dims {list(dims)} found, needed a hidden layer: give at least three widths")
     return total / count
+
+
+def commutator_speed(weights: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:
+    """c in commutator_score(W + eps E) = c eps + O(eps^2) for an aligned network W, of any widths, (*runs)."""
+    pairs = [commutator_velocity(weights[k : k + 2], moves[k : k + 2])[0] for k in range(len(weights) - 1)]
+    return torch.stack([torch.linalg.matrix_norm(velocity) for velocity in pairs]).amax(0)
 
 
 def alignment_curvature(weights: Sequence[Tensor], moves: Sequence[Tensor]) -> Tensor:

@@ -116,5 +116,7 @@ def test_curvatures_of_the_scores(dims):
         assert (2 - score(noisy) - score(back)) / (2 * eps**2) == pytest.approx(c.item(), rel=1e-5)
         batch = predicted([torch.stack([A, 2 * A]) for A in W], [torch.stack([B, B]) for B in E])
         torch.testing.assert_close(batch, torch.stack([c, c / 4]))
+    first, second = metrics.commutator_score(noisy) / eps, metrics.commutator_score(back) / eps
+    assert ((first + second) / 2).item() == pytest.approx(manyoutputs.commutator_speed(W, E).item(), rel=1e-5)
     with pytest.raises(BadParameter, match="repeated"):
         manyoutputs.alignment_curvature([rotation(3, 1), rotation(3, 2)], [rotation(3, 1), rotation(3, 2)])
