@@ -91,6 +91,14 @@ def test_path_commutator_sees_what_adjacent_layers_hide():
     assert metrics.path_commutator_score(hidden) > 0.05
     assert leftover(hidden, manyoutputs.aligned_frames(hidden)) > 0.05
     assert metrics.path_commutator_score(aligned()) < 1e-14
+    layers = networks.gaussian([3, 5, 2, 4, 3], 5)
+    unit = [W / torch.linalg.matrix_norm(W @ W.T).sqrt() for W in layers]
+    product = {(i, j): torch.linalg.multi_dot([*reversed(unit[i:j]), torch.eye(unit[i].shape[1], dtype=F64)])
+               for i in range(4) for j in range(i + 1, 5)}
+    all_of_them = [(Q.T @ Q, P @ P.T) for (i, k), P in product.items() for (m, _), Q in product.items() if m == k]
+    assert len(all_of_them) == 10  # L (L^2 - 1) / 6
+    largest = max(torch.linalg.matrix_norm(H @ F - F @ H).item() for H, F in all_of_them)
+    assert metrics.path_commutator_score(layers).item() == pytest.approx(largest)
     two = networks.gaussian([3, 4, 2], 5, runs=(3,))
     torch.testing.assert_close(metrics.path_commutator_score(two), metrics.commutator_score(two))
 
