@@ -13,7 +13,8 @@ from dlnlib.errors import BadParameter, ShapeMismatch
 
 __all__ = ["norm", "balance", "balance_drift", "top_singular", "rank_one_gap", "stable_rank", "rank_one_error",
            "misalignment", "alignment", "product_misalignment", "product_alignment", "perpendicular", "direction_error",
-           "margin", "kkt_residual", "principal_sines", "path_length", "commutator_score", "align_score", "inv_score"]
+           "margin", "kkt_residual", "principal_sines", "path_length", "commutator_score", "path_commutator_score",
+           "align_score", "inv_score"]
 
 
 # --- all layers ------------------------------------------------------------------------------------------------------
@@ -96,12 +97,34 @@ def product_alignment(weights: list[torch.Tensor]) -> torch.Tensor:
 
 
 def commutator_score(weights: list[torch.Tensor]) -> torch.Tensor:
-    """max_k ||[W_{k+1}^T W_{k+1}, W_k W_k^T]||_F / (product of norms), (*runs): 0 exactly when aligned (R20)."""
+    """max_k ||[W_{k+1}^T W_{k+1}, W_k W_k^T]||_F / (product of norms), (*runs): 0 when aligned (R20).
+
+    The converse holds for two layers, and where no inner layer repeats a non-zero singular value; it is
+    `path_commutator_score` that vanishes exactly when the network is aligned.
+    """
     scores = []
     for below, above in _adjacent(weights):
         A, B = above.mT @ above, below @ below.mT
         size = _positive(_frobenius(A) * _frobenius(B), "a layer")
         scores.append(_frobenius(A @ B - B @ A) / size)
+    return torch.stack(scores).amax(0)
+
+
+def path_commutator_score(weights: list[torch.Tensor]) -> torch.Tensor:
+    """The same over all products P of layers below a hidden layer and Q above: max ||[Q^T Q, P P^T]||_F, (*runs).
+
+    Layers W are scaled to ||W W^T||_F = 1 first. 0 exactly when aligned; L (L^2 - 1)/6 commutators. Derived in
+    the book.
+    """
+    unit = [W / _positive(_frobenius(W @ W.mT), "a layer").sqrt()[..., None, None] for W in weights]
+    below, scores = [], []
+    for k, (W, _) in enumerate(_adjacent(unit)):
+        below = [W @ W.mT] + [W @ F @ W.mT for F in below]
+        Q = None
+        for above in unit[k + 1:]:
+            Q = above if Q is None else above @ Q
+            H = Q.mT @ Q
+            scores += [_frobenius(H @ F - F @ H) for F in below]
     return torch.stack(scores).amax(0)
 
 
