@@ -22,7 +22,7 @@ from dlnlib.rules import need_positive
 from dlnlib.trajectory import Trajectory
 
 __all__ = ["observe", "masked_risk", "masked_gradient", "recovery_error", "compress_observed", "frozen_floor",
-           "single_modes", "descend_masked"]
+           "single_modes", "sampling_sines", "soft_impute", "descend_masked"]
 
 
 def observe(shape: Sequence[int], fraction: float, seed: int, runs: int | None = None) -> Tensor:
@@ -94,6 +94,33 @@ def single_modes(weights: Sequence[Tensor], target: Tensor, count: int) -> tuple
     eye = torch.eye(2).to(aims)
     starts = [(e[..., None, None, None] * eye).expand_as(aims) for e in scales]
     return starts, s[..., :count, None, None] * aims
+
+
+def sampling_sines(target: Tensor, fraction: float, count: int) -> tuple[Tensor, Tensor]:
+    """First order of E sin^2 from u_i, v_i to the top `count` singular subspaces of Omega o M: two of (*runs, count).
+
+    Omega o M = p M + N with independent centred entries of variance p (1 - p) M_ab^2, and the part of u_i outside is
+    (I - U U^T) N v_i / (p s_i): sin^2 = (1 - p) / (p s_i^2) sum_ab (1 - ||U_a||^2) M_ab^2 v_ib^2; the next order
+    is smaller by (||N|| / p s_i)^2. Entries are taken as kept with probability p independently.
+    """
+    U, s, Vh = torch.linalg.svd(target, full_matrices=False)
+    U, s, V = U[..., :count], s[..., :count], Vh.mT[..., :count]
+    square = target.square()
+    left = ((1 - U.square().sum(-1, keepdim=True)) * (square @ V.square())).sum(-2)
+    right = ((1 - V.square().sum(-1, keepdim=True)) * (square.mT @ U.square())).sum(-2)
+    return tuple((1 - fraction) / fraction * part / s**2 for part in (left, right))
+
+
+def soft_impute(mask: Tensor, target: Tensor, level: float, steps: int) -> Tensor:
+    """Proximal steps on ||Omega o (Z - M)||_F^2 / 2 + level ||Z||_* from Z = 0: the nuclear-norm rival of a network.
+
+    Z <- U max(s - level, 0) V^T of Omega o M + (1 - Omega) o Z = U s V^T; the objective falls at every step.
+    """
+    Z = torch.zeros_like(mask * target)
+    for _ in range(steps):
+        U, s, Vh = torch.linalg.svd(mask * target + (1 - mask) * Z, full_matrices=False)
+        Z = (U * (s - level).clamp(min=0)[..., None, :]) @ Vh
+    return Z
 
 
 @torch.no_grad()

@@ -107,6 +107,29 @@ def test_single_modes_are_exact_for_a_target_of_rank_one():
     torch.testing.assert_close(along, (aim * networks.end_to_end(small.final)[0]).sum(), rtol=1e-11, atol=1e-12)
 
 
+def test_sines_of_sampling_are_first_order_right():
+    target = problem(1)[1][0]
+    masks = completion.observe((D, D), 143 / 144, 0, 4000)
+    svd, seen = torch.linalg.svd(target), torch.linalg.svd(masks * target)
+    found = (
+        1 - (seen.U[..., :R].mT @ svd.U[:, :R]).square().sum(-2),
+        1 - (seen.Vh[..., :R, :] @ svd.Vh[:R].T).square().sum(-2),
+    )
+    for measured, predicted in zip(found, completion.sampling_sines(target, 143 / 144, R), strict=True):
+        torch.testing.assert_close(measured.mean(0), predicted, rtol=0.1, atol=0)
+
+
+def test_soft_impute_ends_at_the_subgradient_condition():
+    mask, target = (A[0] for A in problem())
+    Z = completion.soft_impute(mask, target, 0.02, 4000)
+    slope = mask * (target - Z) / 0.02  # must be U V^T + something of norm at most one on the complement
+    U, s, Vh = torch.linalg.svd(Z)
+    k = int((s > 1e-9).sum())
+    assert 0 < k < D
+    torch.testing.assert_close(U[:, :k].T @ slope, Vh[:k], atol=1e-6, rtol=0)
+    assert torch.linalg.matrix_norm(slope, 2) <= 1 + 1e-6
+
+
 def test_recovery_error_reads_hidden_entries_only():
     mask, target = problem()
     assert completion.recovery_error(target + mask, mask, target).max() == 0
