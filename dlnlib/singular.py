@@ -17,7 +17,7 @@ from dlnlib.errors import BadParameter, ShapeMismatch
 from dlnlib.networks import end_to_end
 from dlnlib.rules import need_positive
 
-__all__ = ["repeated_path", "repeated_fall", "difference_drift", "gradient_frame", "null_form", "response",
+__all__ = ["repeated_path", "repeated_fall", "difference_drift", "gradient_frame", "stacked_threshold", "response",
            "one_mode_networks", "loss_floor"]
 
 
@@ -88,17 +88,17 @@ def gradient_frame(weights: Sequence[Tensor], gradient: Tensor, rank: int, stack
     return torch.linalg.qr(torch.cat([Vh[:rank].mT, W.mT @ U[:, :rank]], dim=-1), mode="complete").Q
 
 
-def null_form(weights: Sequence[Tensor], target: Tensor, frame: Tensor, rank: int) -> Tensor:
-    """Least eigenvalue of M^T M + M M^T - 2 q (M + M^T), q = prod eps_l: the stacked construction works when positive.
+def stacked_threshold(weights: Sequence[Tensor], target: Tensor, frame: Tensor, rank: int) -> Tensor:
+    """The q* such that the stacked construction is exact for prod eps_l < q* and wrong above, 0-dim.
 
-    M (2r, 2r) is W(0)^T Phi / q in the first 2r columns of an exact frame. Of one mode sigma whose u is orthogonal to
-    W(0) v it is sigma^2 - 2 q sigma: the threshold is q = sigma / 2.
+    M (2r, 2r) is W(0)^T Phi / prod eps_l in the first 2r columns of an exact frame; M^T M + M M^T - 2 q (M + M^T) is
+    positive below q*. One mode sigma whose u is orthogonal to W(0) v: q* = sigma / 2. Derived in the chapter.
     """
-    product = end_to_end(weights)
+    product, V = end_to_end(weights), frame[..., : 2 * rank]
     q = torch.linalg.matrix_norm(product) / math.sqrt(product.shape[-1])
-    V = frame[..., : 2 * rank]
     M = V.mT @ (product.mT @ target / q) @ V
-    return torch.linalg.eigvalsh(M.mT @ M + M @ M.mT - 2 * q * (M + M.mT))[..., 0]
+    root = torch.linalg.inv(torch.linalg.cholesky(M.mT @ M + M @ M.mT))
+    return 1 / (2 * torch.linalg.eigvalsh(root @ (M + M.mT) @ root.mT)[..., -1])
 
 
 # --- broken hypotheses, to first order -------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 
@@ -15,11 +13,11 @@ from dlnlib.singular import (
     difference_drift,
     gradient_frame,
     loss_floor,
-    null_form,
     one_mode_networks,
     repeated_fall,
     repeated_path,
     response,
+    stacked_threshold,
 )
 
 F64 = torch.float64
@@ -82,7 +80,7 @@ def test_the_gradient_gives_the_space_at_every_scale(eps):
         return metrics.principal_sines(gradient_frame(weights, G, r, stacked)[:, 2 * r :], exact[:, 2 * r :])[-1]
 
     assert sine(False) < 1e-12
-    works = bool(null_form(weights, target, exact, r) > 0)
+    works = eps**3 < stacked_threshold(weights, target, exact, r).item()
     assert works == (eps < 0.5) and (sine(True) < 1e-12) == works
 
 
@@ -93,8 +91,8 @@ def test_threshold_of_one_mode():
     v, other = networks.orthogonal([2, d], 4)[0].mT
     u = other - (other @ (product @ v)) * (product @ v)
     target = 0.8 * torch.outer(u / u.norm(), v)
-    value = null_form(weights, target, invariant_frame(weights, target, 1), 1)
-    assert value.item() == pytest.approx(0.8**2 - 2 * 0.25 * 0.8, rel=1e-12)
+    threshold = stacked_threshold(weights, target, invariant_frame(weights, target, 1), 1)
+    assert threshold.item() == pytest.approx(0.4, rel=1e-12)
 
 
 def test_response_is_the_derivative():
