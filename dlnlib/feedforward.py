@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -117,24 +118,29 @@ class FeedForward(Model):
 
     def switches(self, at, which):
         layers, inputs, slopes = at.kept
-        A, points, forces = np.zeros((len(which), self.size)), np.empty(len(which), dtype=int), np.empty(len(which))
-        for row, (k, i, u) in enumerate(map(self.unit, which)):
-            up = self.y[i] * layers[-1][0][0]
+        A, forces = np.zeros((len(which), self.size)), np.empty(len(which))
+        k_of, i_of, u_of = self.units(which)
+        for k in set(k_of.tolist()):
+            rows = np.flatnonzero(k_of == k)
+            i, u = i_of[rows], u_of[rows]
+            up = self.y[i, None] * layers[-1][0]
             for j in range(len(layers) - 2, k, -1):
                 below = (up if slopes[j] is None else up * slopes[j][i]) @ layers[j][0]
                 up = below + up if self.residual else below
-            points[row], forces[row] = i, up[u]
-            delta, end = np.zeros(len(layers[k][0])), self.starts[k + 1]
-            delta[u] = 1.0
+            forces[rows] = up[np.arange(len(rows)), u]
+            block, end = np.zeros((len(rows), self.size)), self.starts[k + 1]
+            delta = np.zeros((len(rows), len(layers[k][0])))
+            delta[np.arange(len(rows)), u] = 1.0
             for j in range(k, -1, -1):
-                end = _write(A[row : row + 1], end, layers[j], delta[None], inputs[j][i : i + 1])
+                end = _write(block, end, layers[j], delta, inputs[j][i])
                 if j:
                     through = delta @ layers[j][0]
                     up = through + up if self.residual and j < k else through
                     delta = up if slopes[j - 1] is None else up * slopes[j - 1][i]
-        return A, points, forces
+            A[rows] = block
+        return A, i_of, forces
 
-    @property
+    @cached_property
     def starts(self) -> list[int]:
         """Where the parameters of each layer begin in theta, and where those of the last end."""
         layers, ends = iter(self.shapes), [0]
@@ -142,16 +148,15 @@ class FeedForward(Model):
             ends.append(ends[-1] + sum(int(np.prod(next(layers))) for _ in range(1 + b)))
         return ends
 
-    def unit(self, index: int) -> tuple[int, int, int]:
-        """Layer (from 0), point and unit of a listed pre-activation."""
-        matrices = [s for s in self.shapes if len(s) == 2]
-        for k, kind in enumerate(self.activations):
-            if kind in _POWERS:
-                size = len(self.x) * matrices[k][0]
-                if index < size:
-                    return k, *divmod(int(index), matrices[k][0])
-                index -= size
-        raise BadParameter(f"pre-activation {index} asked for beyond the last")
+    def units(self, which) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Layer (from 0), point and unit of listed pre-activations, (s,) each."""
+        matrices = [shape for shape in self.shapes if len(shape) == 2]
+        kinked = [k for k, kind in enumerate(self.activations) if kind in _POWERS]
+        widths = np.array([matrices[k][0] for k in kinked])
+        ends = np.cumsum(widths * len(self.x))
+        block = np.searchsorted(ends, which, side="right")
+        inside = np.asarray(which) - (ends - widths * len(self.x))[block]
+        return np.array(kinked)[block], inside // widths[block], inside % widths[block]
 
 
 def _write(J, end, layer, delta, below):

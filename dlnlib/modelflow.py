@@ -73,6 +73,7 @@ class _Run:
             raise VanishingGradient("the gradient at the start is zero, so nothing moves; change the start")
         self.log_time, self.h = -math.inf, 1e-3 * self.size()
         self.stiff, self.stiff_from, self.at_limit = 0.0, math.inf, 0
+        self.recent = []  # events and their steps
         self.steps = self.switches = self.slides = self.idle = self.at_once = 0
 
     def size(self):
@@ -162,27 +163,21 @@ class _Run:
         mild = self.switched_mildly(h, new, last)
         if mild is not None:
             return h, mild, None
-        weight = 1.0
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             crossed = np.flatnonzero(last < 0)
-            with np.errstate(invalid="ignore"):
-                at = np.where(first[crossed] > 0, first[crossed] / (first[crossed] - last[crossed]), 0.0)
-            which, part = crossed[at.argmin()], at.min()
-            if (1 - part) * (h - low) <= tolerance or h - low <= tolerance:
-                return h, new, int(which)
-            middle = low + min(part * (h - low) * weight + 0.3 * tolerance, 0.98 * (h - low))
-            trial, error, _, _, good = self.attempt(middle)
-            if not good:
-                h, (_, new) = middle, (None, trial)
-                last = self.events(trial) if math.isfinite(error) else np.where(last < 0, last, 1.0)
-                if (last >= 0).all():
-                    return 0.0, self.here, None
-                continue
-            seen = self.events(trial)
+            ahead = np.maximum(first[crossed], 0.0)
+            parts = ahead / (ahead - last[crossed])  # by the secant
+            which, part = int(crossed[parts.argmin()]), parts.min()
+            if (1 - part) * (h - low) <= tolerance:
+                return h, new, which
+            wanted = part * (h - low) + 0.3 * tolerance if attempt % 3 else 0.5 * (h - low)
+            middle = low + min(wanted, 0.9 * (h - low))
+            trial, error, *_ = self.attempt(middle)
+            seen = self.events(trial) if math.isfinite(error) else np.where(last < 0, last, 1.0)
             if (seen < 0).any():
-                h, new, last, weight = middle, trial, seen, 1.0
+                h, new, last = middle, trial, seen
             else:
-                low, first, weight = middle, seen, 1.0 if part * (h - low) > 10 * tolerance else 2.0
+                low, first = middle, seen
         self.stall("no end of a step at a kink found; ask for less accuracy")
 
     def switched_mildly(self, h, new, last):
@@ -231,7 +226,9 @@ class _Run:
         on[event] = not on[event]
         other = self.stepper.observe(here.theta, Mode(on, sliding))
         gradient = self.stepper.model.switches(other.at, np.array([event]))[0][0]
-        if (gradient @ other.slope > 0) == on[event]:
+        self.recent = [*self.recent[-20:], (event, self.steps)]
+        chatters = sum(e == event and self.steps - s < 20 for e, s in self.recent) > 3
+        if (gradient @ other.slope > 0) == on[event] and not chatters:
             self.here, self.switches = other, self.switches + 1
             return
         on[event] = False

@@ -13,6 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -58,10 +59,14 @@ class Model(ABC):
         """For these pre-activations: gradients (s, P), their points (s,), and d margin / d output of the unit (s,)."""
         raise BadParameter(f"{self.name} has no kinks, asked for the gradients of {len(which)}")
 
-    @property
+    @cached_property
     def size(self) -> int:
         """P, the number of parameters."""
         return sum(map(math.prod, self.shapes))
+
+    def units(self, which) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For these pre-activations: layer, point, unit, (s,) each; a lower layer feeds higher ones."""
+        raise BadParameter(f"{self.name} has no kinks, asked for the units of {len(which)}")
 
     def flat(self, params: Sequence[Tensor]) -> np.ndarray:
         """theta (P,) of one run; raises ShapeMismatch and NonFinite."""
@@ -74,9 +79,12 @@ class Model(ABC):
 
     def parts(self, theta):
         """Parameters of theta (*lead, P), a tensor or an array: views of shape (*lead, *shape)."""
-        ends = np.cumsum([math.prod(s) for s in self.shapes])
-        return [theta[..., e - math.prod(s) : e].reshape(*theta.shape[:-1], *s)
-                for s, e in zip(self.shapes, ends, strict=True)]  # fmt: skip
+        return [theta[..., first:last].reshape(*theta.shape[:-1], *shape) for first, last, shape in self._places]
+
+    @cached_property
+    def _places(self):
+        ends = np.cumsum([math.prod(s) for s in self.shapes]).tolist()
+        return [(end - math.prod(s), end, s) for end, s in zip(ends, self.shapes, strict=True)]
 
     def start(self, seed: int, scale: float = 1.0) -> list[Tensor]:
         """Matrices as `networks.gaussian` draws them (so that equal shapes start equal); standard normal vectors."""

@@ -71,12 +71,25 @@ class Stepper:
         return lambda rows: rows - (rows @ Q) @ Q.T
 
     def multipliers(self, here: Point) -> np.ndarray:
-        """Slopes in [0, 1] of the sliding units at their kinks, that make the field tangent; (s,)."""
-        A, points, forces = self.model.switches(here.at, np.array(here.mode.sliding))
+        """Slopes in [0, 1] of the sliding units at their kinks, that make the field tangent; (s,).
+
+        The force on a unit passes through the slopes of sliding ones above it, so layers are taken from the top.
+        """
+        which = np.array(here.mode.sliding)
+        A, points, forces = self.model.switches(here.at, which)
         rows = np.flatnonzero(here.log_p > here.log_p.max() - _DARK)
         raw = np.exp(here.log_p[rows]) @ self.model.jacobian(here.at, rows)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return -np.linalg.lstsq(A.T, raw, rcond=None)[0] / (np.exp(here.log_p[points]) * forces)
+        push = -np.linalg.lstsq(A.T, raw, rcond=None)[0]
+        layers = self.model.units(which)[0]
+        slopes, on = np.empty(len(which)), here.mode.on.astype(float)
+        for layer in sorted(set(layers.tolist()), reverse=True):
+            ours = layers == layer
+            with np.errstate(divide="ignore", invalid="ignore"):
+                slopes[ours] = push[ours] / (np.exp(here.log_p[points[ours]]) * forces[ours])
+            on[which[ours]] = slopes[ours]
+            if layer > layers.min():
+                forces = self.model.switches(self.model.forward(here.theta, on), which)[2]
+        return slopes
 
     def restored(self, here: Point) -> np.ndarray:
         """theta with the sliding pre-activations put back to zero, by one Gauss-Newton step."""
