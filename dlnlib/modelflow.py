@@ -126,10 +126,11 @@ class _Run:
             self.h = max(tried * factor, self.h if tried < self.h else 0.0)
             self.accept(*self.until_kink(tried, new))
             self.at_limit += limited
-        if self.idle >= _IDLE_STEPS:
+        lost = not good and self.h < 1e-13 * self.size()
+        if self.idle >= _IDLE_STEPS or (lost and self.here.growth * self.size() < 1e-8):
             self.stall("the risk has stopped falling: has it a positive infimum (data not separable), is this a "
                        "saddle, or are all units off?")  # fmt: skip
-        if not good and self.h < 1e-13 * self.size():
+        if lost:
             self.stall("the steps that the accuracy allows are below rounding; ask for less accuracy or a nearer end")
         if self.at_limit >= _STIFF_STEPS and not self.stiff:
             self.stiff, self.stiff_from = self.size(), self.here.psi

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
-from dlnlib.networks import gaussian
 
 __all__ = ["Model", "Pass", "Autograd", "autograd", "Diagonal", "diagonal", "Circular", "circular_convolution"]
 
@@ -87,18 +86,12 @@ class Model(ABC):
         return [(end - math.prod(s), end, s) for end, s in zip(ends, self.shapes, strict=True)]
 
     def start(self, seed: int, scale: float = 1.0) -> list[Tensor]:
-        """Matrices as `networks.gaussian` draws them (so that equal shapes start equal); standard normal vectors."""
-        return [scale * row[0] if len(shape) == 1 else scale * row
-                for shape, row in zip(self.shapes, _normal(self.shapes, seed), strict=True)]  # fmt: skip
-
-
-def _normal(shapes, seed):
-    """Normal entries of variance 1/columns, in order, from one generator; vectors as one-row matrices of variance 1."""
-    generator = torch.Generator().manual_seed(seed)
-    for shape in shapes:
-        rows = (1, *shape) if len(shape) == 1 else shape
-        drawn = torch.randn(rows, generator=generator, dtype=torch.float64)
-        yield drawn if len(shape) == 1 else drawn / math.sqrt(shape[-1])
+        """Matrices as `networks.gaussian` draws them, equal ones for equal shapes; vectors of standard deviation scale."""
+        generator, drawn = torch.Generator().manual_seed(seed), []
+        for shape in self.shapes:
+            W = torch.randn(shape, generator=generator, dtype=torch.float64)
+            drawn.append(W * (scale / math.sqrt(shape[-1]) if len(shape) > 1 else scale))
+        return drawn
 
 
 # --- any function ----------------------------------------------------------------------------------------------------
