@@ -20,6 +20,7 @@ __all__ = ["Mode", "Point", "Stepper"]
 
 _DARK = 50.0  # e^-50 of the largest slope is left out of the gradient
 _REFRESH_ROUNDS = 40
+_REGULAR = 1e-12  # of the squared unit gradients of sliding pre-activations
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,22 @@ class Stepper:
         return Point(theta, slope, log_p, psi, -log_mean - math.log(speed), growth, at, mode)
 
     def tangent(self, at: Pass, mode: Mode):
-        """The projection of rows (k, P) onto the tangent space of the sliding pre-activations."""
+        """The projection of rows (..., P) onto the tangent space of the sliding pre-activations.
+
+        By normal equations, regularised as gradients may be dependent (a unit that is off everywhere), and refined.
+        """
         if not mode.sliding:
             return lambda rows: rows
-        Q = np.linalg.qr(self.model.switches(at, np.array(mode.sliding))[0].T)[0]
-        return lambda rows: rows - (rows @ Q) @ Q.T
+        A = self.model.switches(at, np.array(mode.sliding))[0]
+        sizes = np.sqrt(np.einsum("sp,sp->s", A, A))
+        A = A / np.where(sizes > 0, sizes, 1.0)[:, None]
+        back = np.linalg.solve(A @ A.T + _REGULAR * np.eye(len(A)), A)
+
+        def project(rows):
+            rows = rows - (rows @ A.T) @ back
+            return rows - (rows @ A.T) @ back
+
+        return project
 
     def multipliers(self, here: Point) -> np.ndarray:
         """Slopes in [0, 1] of the sliding units at their kinks, that make the field tangent; (s,).
