@@ -239,4 +239,5 @@ class _Run:
         self.slides += 1
 
     def stall(self, why):
-        raise IntegratorStalled(f"the run stopped at log(1/risk) = {self.here.psi:.6g}, ||W|| = {self.size():.6g}: {why}")
+        where = f"log(1/risk) = {self.here.psi:.6g}, ||W|| = {self.size():.6g}"
+        raise IntegratorStalled(f"the run stopped at {where}: {why}")
