@@ -171,7 +171,7 @@ class _Run:
             which, part = int(crossed[parts.argmin()]), parts.min()
             if (1 - part) * (h - low) <= tolerance:
                 return h, new, which
-            wanted = part * (h - low) + 0.3 * tolerance if attempt % 3 else 0.5 * (h - low)
+            wanted = part * (h - low) + 0.3 * tolerance if (attempt + 1) % 3 else 0.5 * (h - low)
             middle = low + min(wanted, 0.9 * (h - low))
             trial, error, *_ = self.attempt(middle)
             seen = self.events(trial) if math.isfinite(error) else np.where(last < 0, last, 1.0)
