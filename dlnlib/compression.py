@@ -18,10 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dlnlib.descent import record_steps
 from dlnlib.errors import BadParameter, HypothesisNotMet, NonFinite, ShapeMismatch
 from dlnlib.networks import check_shapes, end_to_end
-from dlnlib.rules import need_positive
+from dlnlib.recording import flat, record, record_steps
+from dlnlib.rules import need_momentum_and_decay, need_positive, one_a_layer
 from dlnlib.trajectory import Trajectory
 
 __all__ = ["Compressed", "compress", "invariant_frame", "restrict", "whitened_target", "descend_target", "advance"]
@@ -143,52 +143,59 @@ def whitened_target(x: Tensor, y: Tensor) -> Tensor:
 
 @torch.no_grad()
 def descend_target(
-    weights: Sequence[Tensor], target: Tensor, eta: float, steps: int, decay: float = 0.0, records: int = 20
-) -> Trajectory:
+    weights: Sequence[Tensor], target: Tensor, eta: float | Sequence[float], steps: int, decay: float = 0.0,
+    records: int = 20, momentum: float = 0.0,
+) -> Trajectory:  # fmt: skip
     """Gradient descent on ||W_L ... W_1 - Phi||_F^2 / 2 + (decay / 2) sum_l ||W_l||_F^2; target (*runs, d_L, d_0).
 
-    Records `records` points a decade of steps; clocks step and log_inverse_risk (the risk is the first term). Runs stop
-    together where one is no longer finite at a record; the records before are kept. Raises ShapeMismatch,
-    BadParameter, NonFinite. Cost a step: that of `advance`; a record copies the layers and multiplies them.
+    `eta` is one step size, or one a layer; `momentum` (heavy ball, from rest) is that of all layers. Records `records`
+    points a decade of steps; clocks step, log_norm and log_inverse_risk (the risk is the first term). A run that is no
+    longer finite stays at its last record, and its status says at which step. Raises ShapeMismatch, BadParameter,
+    NonFinite. Cost a step: that of `advance`; a record copies the layers and multiplies them.
     """
-    need_positive(eta=eta, steps=steps, records=records)
-    if not 0 <= decay < math.inf:
-        raise BadParameter(f"decay is {decay}, needed a number from 0 up: change it")
-    runs, target = weights[0].shape[:-2], _checked_target(weights, target)
-    layers, aim = [W.clone().reshape(-1, *W.shape[-2:]) for W in weights], target.reshape(-1, *target.shape[-2:])
-    points, made, status = [], [], "finished"
-    for goal in record_steps(int(steps), records):
-        advance(layers, aim, eta, goal - made[-1] if made else 0, decay)
-        if not all(bool(W.isfinite().all()) for W in layers):
-            status = f"diverged before step {goal}"
-            break
-        points.append([W.clone().reshape(*runs, *W.shape[-2:]) for W in layers])
-        made.append(goal)
-    kept = [torch.stack(layer) for layer in zip(*points, strict=True)]
-    risk = (end_to_end(kept) - target).square().sum((-2, -1)) / 2
-    at = risk.new_tensor(made).reshape(-1, *[1] * len(runs)).expand_as(risk)
-    settings = {"dynamics": "gradient descent to a target", "eta": eta, "decay": decay}
-    clocks = {"step": at, "log_inverse_risk": -risk.log()}
-    return Trajectory(kept, clocks, settings, [status] * runs.numel() if runs else status)
+    need_positive(steps=steps, records=records)
+    need_momentum_and_decay(momentum, decay)
+    etas, target = one_a_layer(eta, len(weights)), _checked_target(weights, target)
+    layers, aim = [flat(W) for W in weights], flat(target)
+    velocity = [torch.zeros_like(W) for W in layers] if momentum else None
+
+    def steps_from(first: int, last: int) -> None:
+        advance(layers, aim, etas, last - first, decay, momentum, velocity)
+
+    def observe():
+        return layers, {"risk": (end_to_end(layers) - aim).square().sum((-2, -1)) / 2}
+
+    settings = {"dynamics": "gradient descent to a target", "eta": eta, "decay": decay, "momentum": momentum}
+    goals = record_steps(int(steps), records)
+    return record([*layers, *(velocity or [])], steps_from, observe, goals, weights[0].shape[:-2], settings)
 
 
 @torch.no_grad()
-def advance(layers: list[Tensor], target: Tensor, eta: float, steps: int, decay: float = 0.0) -> None:
+def advance(
+    layers: list[Tensor], target: Tensor, eta: float | Sequence[float], steps: int, decay: float = 0.0,
+    momentum: float = 0.0, velocity: Sequence[Tensor] | None = None,
+) -> None:  # fmt: skip
     """The bare steps of `descend_target`, in place, on layers and target (R, ., .) of R runs; nothing is checked.
 
-    W_l <- (1 - eta decay) W_l - eta (W_L ... W_{l+1})^T (W - Phi) (W_{l-1} ... W_1)^T. Cost a step: 3 L - 3 products.
+    V_l <- momentum V_l - eta_l ((W_L ... W_{l+1})^T (W - Phi) (W_{l-1} ... W_1)^T + decay W_l) and W_l <- W_l + V_l,
+    with `velocity` of the shapes of the layers, or None without momentum. Cost a step: 3 L - 3 products.
     """
-    keep = 1 - eta * decay
+    etas, moving = one_a_layer(eta, len(layers)), velocity or layers
+    keep = [1.0 if velocity else 1 - step * decay for step in etas]
     for _ in range(steps):
+        for V, W, step in zip(velocity or (), layers, etas, strict=False):
+            V.mul_(momentum).sub_(W, alpha=step * decay)
         rows = [layers[-1]]
         for W in reversed(layers[:-1]):
             rows.append(torch.bmm(rows[-1], W))
         a = rows.pop() - target
-        for W, row in zip(layers[:-1], reversed(rows), strict=True):
-            after = torch.bmm(a, W.mT)  # before W changes
-            W.baddbmm_(row.mT, a, beta=keep, alpha=-eta)
+        for k, row in enumerate(reversed(rows)):
+            after = torch.bmm(a, layers[k].mT)  # before the layer changes
+            moving[k].baddbmm_(row.mT, a, beta=keep[k], alpha=-etas[k])
             a = after
-        layers[-1].mul_(keep).sub_(a, alpha=eta)
+        moving[-1].mul_(keep[-1]).sub_(a, alpha=etas[-1])
+        for V, W in zip(velocity or (), layers, strict=False):
+            W.add_(V)
 
 
 def _checked_target(weights: Sequence[Tensor], target: Tensor) -> Tensor:

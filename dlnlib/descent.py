@@ -17,6 +17,7 @@ from torch import Tensor
 from dlnlib.errors import NonFinite
 from dlnlib.losses import Loss
 from dlnlib.networks import check_shapes, margins
+from dlnlib.recording import record_steps
 from dlnlib.rules import Constant, LossScaled, Theorem, need_positive
 from dlnlib.tangent import flatten, unflatten
 from dlnlib.trajectory import Trajectory
@@ -125,9 +126,3 @@ def _ended(stopped):
     if stopped:
         return f"{'diverged' if stopped > 0 else 'risk underflowed'} at step {abs(stopped)}"
     return "finished"
-
-
-def record_steps(steps: int, records: int) -> list[int]:
-    """0, `records` log-spaced steps a decade (all of them early on), and the last step."""
-    powers = range(math.ceil(records * math.log10(max(steps, 1))) + 1)
-    return sorted({0, steps, *(t for i in powers if (t := round(10 ** (i / records))) <= steps)})

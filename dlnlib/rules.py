@@ -1,11 +1,14 @@
-"""Step rules of gradient descent: the one of the theorem, and two that it does not cover.
+"""Step rules of gradient descent: the one of the theorem, and three that it does not cover.
 
-`encoded` is what the compiled steps read: (kind, eta or c, beta + G, slack, room).
+`encoded` is what the compiled steps read: (kind, eta or c, beta + G, slack, room). `lengths(t, risk, sizes, ledger)` is
+what the steps in torch read: eta of all layers, (L, R), from risk (R,) and squared norms of the layers (L, R); it may
+keep totals (R,) in the ledger. `check(depth, steps)` raises `BadParameter` where a rule does not fit a run.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,25 +19,76 @@ from dlnlib.losses import Loss
 
 CONSTANT, THEOREM, LOSS_SCALED = range(3)
 
-__all__ = ["CONSTANT", "THEOREM", "LOSS_SCALED", "Constant", "Theorem", "LossScaled", "need_positive"]
+__all__ = [
+    "CONSTANT",
+    "THEOREM",
+    "LOSS_SCALED",
+    "Constant",
+    "Schedule",
+    "Theorem",
+    "LossScaled",
+    "need_positive",
+    "need_momentum_and_decay",
+    "one_a_layer",
+]
+
+
+class _AnyNetwork:
+    def check(self, depth: int, steps: int) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Any step sizes: `etas[t]` or `etas(t)` is eta_t, one positive number, or one a layer. Several outputs only."""
+
+    etas: Sequence[float | Sequence[float]] | Callable[[int], float | Sequence[float]]
+
+    @property
+    def encoded(self):
+        raise BadParameter("rule is a Schedule, needed Constant, Theorem or LossScaled with one output: take one of "
+                           "these, or outputs.descend_outputs")  # fmt: skip
+
+    def check(self, depth: int, steps: int) -> None:
+        given = math.inf if callable(self.etas) else len(self.etas)
+        if given < steps:
+            raise BadParameter(f"schedule has {given} steps, needed {steps}: give one eta a step")
+        self._eta(0, depth)
+
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
+        return sizes.new_tensor(self._eta(t, len(sizes)))[:, None].expand_as(sizes)
+
+    def _eta(self, t, depth):
+        return one_a_layer(self.etas(t) if callable(self.etas) else self.etas[t], depth)
 
 
 @dataclass(frozen=True)
 class Constant:
-    """The same step size `eta` throughout: outside JT18, Theorem 3, which lets the step shrink as the norms grow."""
+    """The same step size `eta` throughout: outside JT18, Theorem 3, which lets the step shrink as the norms grow.
 
-    eta: float
+    A tuple gives each layer its own, for several outputs only.
+    """
+
+    eta: float | tuple[float, ...]
 
     def __post_init__(self):
-        need_positive(eta=self.eta)
+        one_a_layer(self.eta, None)
 
     @property
     def encoded(self) -> tuple[int, float, float, float, float]:
+        if isinstance(self.eta, Sequence):
+            raise BadParameter(f"eta is {self.eta}, needed one number with one output: take outputs.descend_outputs")
         return CONSTANT, float(self.eta), 0.0, 0.0, 0.0
+
+    def check(self, depth: int, steps: int) -> None:
+        one_a_layer(self.eta, depth)
+
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
+        return sizes.new_tensor(one_a_layer(self.eta, len(sizes)))[:, None].expand_as(sizes)
 
 
 @dataclass(frozen=True)
-class Theorem:
+class Theorem(_AnyNetwork):
     """eta_t = min{1/beta(R_t), 1} with beta(R) = 2 L^2 R^(2L-2) (smoothness + lipschitz): JT18, Lemma 5, Assumption 5.
 
     R_t becomes max_k ||W_k||_F + slack + room when max_k ||W_k||_F > R_t - slack, and only then. With slack = 1 the
@@ -66,9 +120,17 @@ class Theorem:
     def encoded(self) -> tuple[int, float, float, float, float]:
         return THEOREM, 0.0, float(self.smoothness + self.lipschitz), float(self.slack), float(self.room)
 
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
+        depth, largest, radius = len(sizes), sizes.amax(0).sqrt(), ledger["radius"]
+        outgrown = largest > radius - self.slack
+        radius.copy_(torch.where(outgrown, largest + self.slack + self.room, radius))
+        ledger["refreshes"] += outgrown
+        smoothness = 2 * depth**2 * radius ** (2 * depth - 2) * (self.smoothness + self.lipschitz)
+        return (1 / smoothness).clamp(max=1.0).expand_as(sizes)
+
 
 @dataclass(frozen=True)
-class LossScaled:
+class LossScaled(_AnyNetwork):
     """eta_t = c / (R(W) max{1, L^2 ||W||^(2L-2)}), all weights stacked: outside the theorem, and far faster.
 
     For the exponential and the logistic loss |l'| and |l''| are at most l, so that R is smooth with a constant of about
@@ -84,9 +146,32 @@ class LossScaled:
     def encoded(self) -> tuple[int, float, float, float, float]:
         return LOSS_SCALED, float(self.c), 0.0, 0.0, 0.0
 
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
+        depth = len(sizes)
+        eta = self.c / (risk * (depth**2 * sizes.sum(0) ** (depth - 1)).clamp(min=1.0))
+        return torch.where(eta < math.inf, eta, 0.0).expand_as(sizes)  # at e^-709 nothing is left to descend
+
 
 def need_positive(**values: float) -> None:
     """Raise `BadParameter` for the first value, named, that is not a positive finite number."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise BadParameter(f"{name} is {value}, needed a positive number: change it")
+
+
+def one_a_layer(eta: float | Sequence[float], depth: int | None) -> list[float]:
+    """Positive step sizes of all layers, from one number or one a layer; any number of layers where depth is None."""
+    etas = list(eta) if isinstance(eta, Sequence) else [eta] * (depth or 1)
+    for value in etas:
+        need_positive(eta=value)
+    if not etas or depth not in (None, len(etas)):
+        raise BadParameter(f"eta has {len(etas)} entries, needed one number, or {depth or 'one'} a layer: change it")
+    return [float(value) for value in etas]
+
+
+def need_momentum_and_decay(momentum: float, decay: float) -> None:
+    """Raise `BadParameter` unless 0 <= momentum < 1 and decay is a finite number from 0 up."""
+    if not 0 <= momentum < 1:
+        raise BadParameter(f"momentum is {momentum}, needed a number from 0 to below 1: change it")
+    if not 0 <= decay < math.inf:
+        raise BadParameter(f"weight decay is {decay}, needed a number from 0 up: change it")

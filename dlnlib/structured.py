@@ -12,10 +12,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dlnlib.descent import record_steps
 from dlnlib.errors import BadParameter, ShapeMismatch
 from dlnlib.gradients import above, squared_gradient
 from dlnlib.networks import check_shapes
+from dlnlib.outputs import mean_squared_error, squared_error
+from dlnlib.recording import flat, record, record_steps
 from dlnlib.trajectory import Trajectory
 
 __all__ = [
@@ -109,15 +110,15 @@ def descend_kernels(
     F is ||Y - W X||_F^2 / 2, divided by n with `mean`. The trajectory holds the matrices W_k; clocks step and log_risk.
     """
 
-    def step(kernels: list[Tensor]) -> list[Tensor]:
+    def moves(kernels: list[Tensor]) -> list[Tensor]:
         gradients = squared_gradient(matrices(kernels), x, y, mean)
-        return [c - eta * coordinates(G, basis) for c, G, basis in zip(kernels, gradients, bases, strict=True)]
+        return [coordinates(G, basis) for G, basis in zip(gradients, bases, strict=True)]
 
     def matrices(kernels: list[Tensor]) -> list[Tensor]:
         return [assemble(c, basis) for c, basis in zip(kernels, bases, strict=True)]
 
     settings = {"dynamics": "gradient descent on kernels", "eta": eta, "mean": mean}
-    return _run(list(kernels), step, matrices, x, y, steps, records, settings)
+    return _run([flat(c, 1) for c in kernels], moves, matrices, x, y, steps, records, kernels[0].shape[:-1], settings)
 
 
 def descend_projected(
@@ -130,16 +131,15 @@ def descend_projected(
     """
     units = [None if basis is None else orthonormal(basis) for basis in bases]
 
-    def step(weights: list[Tensor]) -> list[Tensor]:
+    def moves(weights: list[Tensor]) -> list[Tensor]:
         gradients = squared_gradient(weights, x, y, mean)
-        moves = [
+        return [
             G if unit is None else assemble(coordinates(G, unit), unit)
             for G, unit in zip(gradients, units, strict=True)
         ]
-        return [W - eta * move for W, move in zip(weights, moves, strict=True)]
 
     settings = {"dynamics": "projected gradient descent", "eta": eta, "mean": mean}
-    return _run(list(weights), step, list, x, y, steps, records, settings)
+    return _run([flat(W) for W in weights], moves, list, x, y, steps, records, weights[0].shape[:-2], settings)
 
 
 def eigenframe_dimension(size: int, samples: int) -> int:
@@ -179,29 +179,23 @@ def commutator_velocity(weights: Sequence[Tensor], velocities: Sequence[Tensor])
 
 
 @torch.no_grad()
-def _run(state, step, matrices, x, y, steps, records, settings) -> Trajectory:
-    """Make the steps, keep the matrices at recorded ones, and stop all runs where one of them is no longer finite."""
+def _run(state, moves, matrices, x, y, steps, records, runs, settings) -> Trajectory:
+    """Make the steps A <- A - eta move of state tensors (R, ...), which it changes; records hold their matrices."""
     check_shapes(matrices(state), x.mT)
     if y.shape != (matrices(state)[-1].shape[-2], x.shape[-1]):
         raise ShapeMismatch(f"targets have shape {tuple(y.shape)}, needed one row an output and one column a sample")
-    due, points, status = set(record_steps(steps, records)), [], "finished"
-    for t in range(steps + 1):
-        if t in due:
-            points.append((t, matrices(state)))
-        if t < steps:
-            following = step(state)
-            if not all(bool(A.isfinite().all()) for A in following):
-                status = f"diverged at step {t + 1}"
-                points += [(t, matrices(state))] if t not in due else []
-                break
-            state = following
-    weights = [torch.stack(layer) for layer in zip(*(point for _, point in points), strict=True)]
-    residual = above(weights)[0] @ x - y
-    risk = residual.square().sum((-2, -1)) / (2 * x.shape[-1] if settings["mean"] else 2)
-    at = torch.tensor([t for t, _ in points], dtype=torch.float64, device=x.device)
-    clocks = {"step": at.reshape(-1, *[1] * (risk.ndim - 1)).expand_as(risk), "log_inverse_risk": -risk.log()}
-    runs = weights[0].shape[1:-2].numel()
-    return Trajectory(weights, clocks, settings, status if risk.ndim == 1 else [status] * runs)
+    loss = mean_squared_error if settings["mean"] else squared_error
+
+    def advance(first: int, last: int) -> None:
+        for _ in range(first, last):
+            for A, move in zip(state, moves(state), strict=True):
+                A.sub_(settings["eta"] * move)
+
+    def observe():
+        layers = matrices(state)
+        return layers, {"risk": loss.value(above(layers)[0] @ x, y)}
+
+    return record(state, advance, observe, record_steps(steps, records), runs, settings)
 
 
 def _shift(size: int, offset: int, circular: bool) -> Tensor:

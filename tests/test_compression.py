@@ -149,6 +149,23 @@ def test_whitened_data_give_the_same_descent_as_their_target():
 
 @both_cases
 @pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("momentum, decay", [(0.9, 0.0), (0.5, 0.3), (0.0, 0.3)])
+def test_steps_of_their_own_and_momentum_against_autograd(depth, outputs, momentum, decay):
+    weights, target, etas = start(depth, outputs), low_rank(outputs), [0.01 * (k + 1) for k in range(depth)]
+    leaves, V = [W.clone().requires_grad_() for W in weights], [torch.zeros_like(W) for W in weights]
+    for _ in range(9):
+        risk = (networks.end_to_end(leaves) - target).square().sum() / 2
+        G = torch.autograd.grad(risk + decay / 2 * sum(W.square().sum() for W in leaves), leaves)
+        V = [momentum * v - eta * g for v, g, eta in zip(V, G, etas, strict=True)]
+        leaves = [(W + v).detach().requires_grad_() for W, v in zip(leaves, V, strict=True)]
+    t = descend_target(weights, target, etas, 9, decay, momentum=momentum)
+    assert largest(t.final, leaves) < 1e-13
+    if depth > 1:
+        assert largest(descend_target(weights, target, etas[0], 9, decay, momentum=momentum).final, leaves) > 1e-3
+
+
+@both_cases
+@pytest.mark.parametrize("depth", [1, 2, 4])
 def test_steps_against_autograd(depth, outputs):
     weights, target, decay = start(depth, outputs), low_rank(outputs), 0.3
     leaves = [W.clone().requires_grad_() for W in weights]
@@ -213,9 +230,19 @@ def test_a_random_narrow_network_goes_another_way():
     assert (networks.end_to_end(small.weights) - networks.end_to_end(other.weights)).abs().amax() > 0.1
 
 
-def test_a_diverging_run_says_so_and_holds_no_nan():
-    t = descend_target(start(3), low_rank(), 50.0, 100)
-    assert t.status.startswith("diverged before step ") and all(bool(W.isfinite().all()) for W in t.weights)
+def test_a_diverging_run_says_so_and_the_others_go_on():
+    weights, target = start(3, runs=(2,)), low_rank()
+    weights = [W * torch.tensor([1.0, 60.0], dtype=W.dtype)[:, None, None] for W in weights]
+    t = descend_target(weights, target, ETA, 100)
+    assert t.status[0] == "finished" and t.status[1].startswith("diverged at step ")
+    assert all(bool(W.isfinite().all()) for W in t.weights)
+    broke = int(t.status[1].split()[-1])
+    assert t.clocks["step"][-1].tolist() == [100, t.clocks["step"][:, 1].max()] and t.clocks["step"][-1, 1] < broke
+    alone = [W[1] for W in weights]
+    assert descend_target(alone, target, ETA, broke).status == t.status[1]
+    assert descend_target(alone, target, ETA, broke - 1).status == "finished"
+    single = descend_target([W[0] for W in weights], target, ETA, 100)
+    assert largest([W[:, 0] for W in t.weights], single.weights) < EXACT
 
 
 def test_errors():
@@ -238,6 +265,8 @@ def test_errors():
         restrict(start(3, R), low_rank(R), torch.eye(D, dtype=torch.float64), 2)
     with pytest.raises(NonFinite, match="mend the input"):
         compress(weights, target * math.nan)
-    for wrong in ({"eta": 0.0}, {"steps": 0}, {"decay": -0.1}, {"records": 0}):
+    with pytest.raises(BadParameter, match="eta has 2 entries, needed one number, or 3 a layer"):
+        descend_target(weights, target, [ETA, ETA], 1)
+    for wrong in ({"eta": 0.0}, {"steps": 0}, {"decay": -0.1}, {"records": 0}, {"momentum": 1.0}):
         with pytest.raises(BadParameter, match=f"{next(iter(wrong))} is"):
             descend_target(weights, target, **({"eta": ETA, "steps": 1} | wrong))

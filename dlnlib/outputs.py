@@ -1,0 +1,215 @@
+r"""Full-batch gradient descent of networks with several outputs on the closed form, many runs at once.
+
+F(W) = l(W_L ... W_1 X, Y) has dF/dW_k = (W_L ... W_{k+1})^T G (W_{k-1} ... W_1)^T with G = l'(W X, Y) X^T (d_L, d_0).
+X (d_0, n) and Y (d_L, n) hold one sample a column. A loss l is any object with `value(scores, y)` (*runs,) and
+`slope(scores, y)`, its gradient in the scores (*runs, d_L, n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
+from dlnlib.gradients import above
+from dlnlib.networks import check_shapes
+from dlnlib.recording import flat, record, record_steps
+from dlnlib.rules import Constant, LossScaled, Schedule, Theorem, need_momentum_and_decay, need_positive
+from dlnlib.trajectory import Trajectory
+
+__all__ = ["SquaredError", "CrossEntropy", "squared_error", "mean_squared_error", "cross_entropy", "descend_outputs"]
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """||S - Y||_F^2 / 2 of scores S and targets Y (*runs, d_L, n); divided by n with `mean`."""
+
+    name: str
+    mean: bool
+    lipschitz: None = None
+    smoothness: float = 1.0
+
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(*runs,)."""
+        return (scores - y).square().sum((-2, -1)) / (2 * scores.shape[-1] if self.mean else 2)
+
+    def slope(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Gradient in the scores, (*runs, d_L, n)."""
+        return (scores - y) / scores.shape[-1] if self.mean else scores - y
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """(1/n) sum_i sum_c y_ci (-log p_ci), p the softmax of a column of scores; columns of y are probabilities.
+
+    With e_c = exp(s_c - max s) and r their sum without the largest, -sum_c y_c log p_c = sum_c y_c (max s - s_c)
+    + log(1 + r): no cancellation, so that values and slopes keep their digits down to e^-700. One sample's gradient in
+    its scores has norm at most sqrt 2, its Hessian diag(p) - p p^T at most 1/2.
+    """
+
+    name: str = "cross-entropy"
+    lipschitz: float = math.sqrt(2)
+    smoothness: float = 0.5
+
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(*runs,)."""
+        below, _, rest = self._tails(scores)
+        return ((y * below).sum(-2) + torch.log1p(rest)).mean(-1)
+
+    def slope(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(p - y) / n, (*runs, d_L, n)."""
+        _, tails, rest = self._tails(scores)
+        largest = scores.argmax(-2, keepdim=True)
+        p = tails / (1 + rest)[..., None, :]
+        top = (1 - y.expand_as(p).gather(-2, largest)) - (rest / (1 + rest))[..., None, :]
+        return (p - y).scatter(-2, largest, top) / scores.shape[-1]
+
+    @staticmethod
+    def _tails(scores):
+        """max s - s_c, exp of minus that with 0 for the largest, and their sum over classes."""
+        largest = scores.argmax(-2, keepdim=True)
+        below = scores.gather(-2, largest) - scores
+        tails = torch.exp(-below).scatter(-2, largest, 0.0)
+        return below, tails, tails.sum(-2)
+
+
+squared_error = SquaredError("squared error", mean=False)
+mean_squared_error = SquaredError("mean squared error", mean=True)
+cross_entropy = CrossEntropy()
+
+
+@torch.no_grad()
+def descend_outputs(
+    weights: Sequence[Tensor],
+    x: Tensor,
+    y: Tensor,
+    loss,
+    rule: Constant | Theorem | LossScaled | Schedule,
+    steps: int,
+    records: int = 20,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Trajectory:
+    r"""Gradient descent V <- momentum V - eta_t (grad F + weight_decay W), W <- W + V from V = 0, any d_L.
+
+    x (d_0, n) and y (d_L, n), with or without the runs of the weights; loss: `squared_error`, `mean_squared_error`,
+    `cross_entropy`, or an object like them. Clocks: step, log_time (of sum_t eta_t; their mean over layers where these
+    have steps of their own), log_norm, log_inverse_risk. A run that is no longer finite stays at its last record, and
+    its status says at which step. The ledger counts as in `descent.descend`: `violations` of F(W(t+1)) - F(W(t)) <=
+    -(1/2) sum_k eta_k ||dF/dW_k||^2, and so on; with `Theorem` also `radius`. That rule's beta(R) bounds the
+    smoothness for several outputs as for one, given the constants of a loss that is a mean over samples of norm at
+    most 1: `Theorem.for_loss(loss, x.mT)`. A risk of 0 is no end; `LossScaled` then rests.
+
+    Raises ShapeMismatch, BadParameter, NonFinite. Cost a step and run: 3 L - 2 products and two with the data.
+    """
+    need_positive(steps=steps, records=records)
+    need_momentum_and_decay(momentum, weight_decay)
+    x, y = _checked(weights, x, y, loss)
+    rule.check(len(weights), int(steps))
+    descent = _Descent([flat(W) for W in weights], x, y, loss, rule, momentum, weight_decay)
+    start = descent.risk()
+    if not bool(start.isfinite().all()):
+        raise NonFinite(f"risk at the start is {start[~start.isfinite()][0].item()}, needed a number: lower the scale")
+    settings = {
+        "dynamics": "gradient descent, several outputs",
+        "rule": repr(rule),
+        "rule_of_theorem": isinstance(rule, Theorem) and not (momentum or weight_decay),
+        "loss": getattr(loss, "name", repr(loss)),
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+    }
+    lead, goals = weights[0].shape[:-2], record_steps(int(steps), records)
+    path = record(descent.state, descent.advance, descent.observe, goals, lead, settings)
+    names = [name for name in descent.ledger if name != "radius" or isinstance(rule, Theorem)]
+    path.ledger.update({name: descent.ledger[name].reshape(lead) for name in names})
+    return path
+
+
+class _Descent:
+    """R runs under way: layers, velocities, the ledger."""
+
+    def __init__(self, layers, x, y, loss, rule, momentum, decay):
+        self.layers, self.x, self.y, self.loss, self.rule = layers, x, y, loss, rule
+        self.momentum, self.decay = momentum, decay
+        self.velocity = [torch.zeros_like(W) for W in layers] if momentum else []
+        names = ("steps", "time", "eta", "radius", "refreshes", "violations", "error_sum", "drift_sum")
+        self.ledger = {name: layers[0].new_zeros(len(layers[0])) for name in names}
+        self.ledger["largest_increase"] = layers[0].new_full((len(layers[0]),), -math.inf)
+        self.state = [*layers, *self.velocity, *self.ledger.values()]
+        # of a score: d_k terms in each layer, and d_0 with x_i, times the longest ||x_i||
+        terms = sum(W.shape[-2] for W in layers) + 2 * layers[0].shape[-1]
+        self.rounding = EPS * terms * torch.linalg.vector_norm(x, dim=-2).amax(-1)
+
+    def risk(self):
+        return self.loss.value(above(self.layers)[0] @ self.x, self.y)
+
+    def observe(self):
+        return self.layers, {"risk": self.risk(), "time": self.ledger["time"].clone()}
+
+    def advance(self, first, last):
+        rows = above(self.layers)
+        scores = rows[0] @ self.x
+        risk = self.loss.value(scores, self.y)
+        for t in range(first, last):
+            slope, sizes = self.loss.slope(scores, self.y), self._sizes()
+            eta = self.rule.lengths(t, risk, sizes, self.ledger)  # (R,), or one number a layer
+            squares = self._step(rows, slope @ self.x.mT, eta)
+            rows = above(self.layers)
+            scores, before = rows[0] @ self.x, risk
+            risk = self.loss.value(scores, self.y)
+            allowed = 8 * EPS * before + self.rounding * slope.abs().sum((-2, -1)) * sizes.prod(0).sqrt()
+            self._enter(eta, squares, before, risk - before, allowed)
+
+    def _sizes(self):
+        """||W_k||_F^2, (L, R)."""
+        return torch.stack([W.square().sum((-2, -1)) for W in self.layers])
+
+    def _step(self, rows, a, eta):
+        """Update all layers from a = G; returns ||dF/dW_k||^2, (L, R)."""
+        squares = []
+        for k, W in enumerate(self.layers):
+            G = torch.bmm(rows[k + 1].mT, a)
+            squares.append(G.square().sum((-2, -1)))
+            a = torch.bmm(a, W.mT)  # before W changes
+            move = (G.add_(W, alpha=self.decay) if self.decay else G).mul_(-eta[k, :, None, None])
+            W.add_(self.velocity[k].mul_(self.momentum).add_(move) if self.momentum else move)
+        return torch.stack(squares)
+
+    def _enter(self, eta, squares, before, change, allowed):
+        """Audit a step; the ledger of a run that is no longer finite does not change."""
+        live, moved = before.isfinite(), (eta * squares).sum(0)
+        ledger, mean = self.ledger, eta.mean(0)
+        ledger["steps"] += live
+        ledger["time"] += live * mean
+        ledger["eta"].copy_(torch.where(live, mean, ledger["eta"]))
+        ledger["violations"] += live & ~(change + moved / 2 <= allowed)  # an undefined risk is a violation as well
+        ledger["error_sum"] += torch.where(live, moved, 0.0)
+        ledger["drift_sum"] += torch.where(live, (eta.square() * squares).sum(0), 0.0)
+        largest = torch.fmax(ledger["largest_increase"], change)
+        ledger["largest_increase"].copy_(torch.where(live, largest, ledger["largest_increase"]))
+
+
+def _checked(weights, x, y, loss):
+    """Data as (d, n), or (R, d, n) where they have runs; everything fits and is finite."""
+    check_shapes(weights)
+    runs = tuple(weights[0].shape[:-2])
+    for name, A, rows in (("x", x, weights[0].shape[-1]), ("y", y, weights[-1].shape[-2])):
+        if A.ndim < 2 or A.shape[-2:] != (rows, x.shape[-1]) or tuple(A.shape[:-2]) not in ((), runs):
+            raise ShapeMismatch(f"{name} has shape {tuple(A.shape)}, needed {rows} rows, one column a sample, with or "
+                                f"without the runs {runs}: change it")  # fmt: skip
+    for name, A in (("x", x), ("y", y), *((f"layer {k}", W) for k, W in enumerate(weights, 1))):
+        if not bool(A.isfinite().all()):
+            raise NonFinite(f"{name} has a NaN or an infinity, needed finite numbers: mend the input")
+    if not (callable(getattr(loss, "value", None)) and callable(getattr(loss, "slope", None))):
+        raise BadParameter(f"loss is {loss!r}, needed an object with value(scores, y) and slope(scores, y): see "
+                           "outputs.squared_error")  # fmt: skip
+    if isinstance(loss, CrossEntropy) and (bool((y < 0).any()) or bool(((y.sum(-2) - 1).abs() > 1e-12).any())):
+        raise BadParameter("y has a column that is not a probability, needed entries from 0 up that add to 1: give "
+                           "one-hot columns")  # fmt: skip
+    return tuple(flat(A) if A.ndim > 2 else A for A in (x, y))
