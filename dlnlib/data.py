@@ -25,8 +25,8 @@ from dlnlib.families import (
 )
 from dlnlib.readers import READERS, read
 
-__all__ = ["Dataset", "KnownSolution", "names", "load", "real", "one_hot", "six_points", "one_support_vector", "random_separable",
-           "spanning", "not_separable"]
+__all__ = ["Dataset", "KnownSolution", "names", "load", "real", "one_hot", "six_points", "one_support_vector",
+           "random_separable", "spanning", "not_separable"]
 
 
 def _pair(x, target, classes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
