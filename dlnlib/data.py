@@ -25,8 +25,8 @@ from dlnlib.families import (
 )
 from dlnlib.readers import READERS, read
 
-__all__ = ["Dataset", "KnownSolution", "names", "load", "real", "six_points", "one_support_vector", "random_separable",
-           "spanning", "not_separable"]
+__all__ = ["Dataset", "KnownSolution", "names", "load", "real", "one_hot", "six_points", "one_support_vector",
+           "random_separable", "spanning", "not_separable"]
 
 
 def _pair(x, target, classes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -99,6 +99,19 @@ def real(name: str) -> Dataset:
         raise BadParameter(f"'{name}' found, needed whole numbers after the colon, such as {_example(head)}") from None
     data = REAL[head](*classes)
     return data.with_constant() if name.endswith("+1") else data
+
+
+def one_hot(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """All classes of a bundled data set at once: X (d, n) as it comes, and Y (classes, n), one column a sample.
+
+    `name` is "iris", "wine", "breast-cancer" or "digits"; raises BadData for another one.
+    """
+    from sklearn import datasets
+
+    if name not in REAL:
+        raise BadData(_unknown(name, list(REAL)))
+    x, target = getattr(datasets, "load_" + name.replace("-", "_"))(return_X_y=True)
+    return x.T.astype(np.float64), np.eye(target.max() + 1)[:, target]
 
 
 def load(spec: str | Path, seed: int = 0) -> Dataset:

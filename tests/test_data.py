@@ -161,3 +161,11 @@ def test_a_shift_can_make_separable_data_not_separable():
     assert theory.separating(raw.scaled().z) is not None
     with pytest.raises(errors.NotSeparable):
         theory.separating(raw.standardised().scaled().z)
+
+
+def test_one_hot_has_every_class_and_one_a_sample():
+    x, y = data.one_hot("iris")
+    assert x.shape == (4, 150) and y.shape == (3, 150) and (y.sum(0) == 1).all() and (y.sum(1) == 50).all()
+    assert [data.one_hot(name)[1].shape[0] for name in ("wine", "breast-cancer", "digits")] == [3, 2, 10]
+    with pytest.raises(BadData, match="did you mean"):
+        data.one_hot("digit")
