@@ -42,11 +42,10 @@ def against_peers(batch, repeats):
 
 
 def _steps_alone(batch, z, weights, steps):
-    """What `descend` does between two records."""
-    from dlnlib.kernels.compiled import LEDGER
-
-    theta, ledger = flatten(weights).numpy().copy(), np.zeros((batch.runs, len(LEDGER)))
-    descent.stepper(theta, batch.dims, z, losses.logistic, descent.Constant(batch.eta), 0, 0, ledger)(steps)
+    """What `descend` does, without records, but for the last weights."""
+    theta, goals = flatten(weights).numpy().copy(), np.array([0, steps])
+    points, clocks = np.empty((2, *theta.shape)), np.empty((2, batch.runs, 3))
+    descent.stepper(theta, batch.dims, z, losses.logistic, descent.Constant(batch.eta))(goals, points, clocks)
     return unflatten(torch.from_numpy(theta), batch.dims)
 
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from dlnlib.kernels.compiled import EPS, LOSSES
 from dlnlib.kernels.jacobian import Net, gram, net, rows_above, times, transpose_times
-from dlnlib.kernels.jit import JIT
+from dlnlib.kernels.jit import EPS, JIT
+from dlnlib.kernels.slopes import LOSSES
 from dlnlib.kernels.tails import log_slope_and_decay
 
 __all__ = ["Problem", "problem", "solve_stage", "normalise", "pull"]
