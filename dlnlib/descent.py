@@ -90,7 +90,7 @@ def stepper(theta, dims, z, loss, rule, momentum=0.0, weight_decay=0.0):
     ledger = np.zeros((R, len(audit.LEDGER)))
     ledger[:, audit.LEDGER.index("largest_increase")] = -math.inf
     terms = float((dims.sum() + dims[0]) * np.linalg.norm(zt, axis=0).max())  # d_k in each layer, and d with z_i
-    fixed = dims, starts, zt, slopes.LOSSES.index(loss.name), rule.encoded, terms
+    fixed = dims, starts, zt, slopes.number_of(loss), rule.encoded, terms
     heavy = (np.zeros_like(theta), float(momentum), float(weight_decay)) if momentum or weight_decay else None
     narrow = heavy is None and lanes.suits(R, dims)
     together = lanes.TOGETHER if narrow else R

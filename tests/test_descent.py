@@ -145,7 +145,7 @@ def test_compiled_values_and_slopes_at_any_margin(loss):
     if loss is losses.exponential:
         m = m[m > -708]  # the risk is infinite below
     s, v, e = (np.empty_like(m) for _ in range(3))
-    slopes.pointwise(slopes.LOSSES.index(loss.name), m, s, v, e)
+    slopes.pointwise(slopes.number_of(loss), m, s, v, e)
     total, t = v + (np.log1p(e) if loss is losses.logistic else 0.0), torch.from_numpy(m)
     kept = m < 708 if loss in (losses.exponential, losses.logistic) else np.ones(len(m), bool)
     np.testing.assert_allclose(total[kept], loss.values(t).numpy()[kept], rtol=1e-14, atol=0)

@@ -7,13 +7,24 @@ import math
 import numpy as np
 from numba import njit
 
+from dlnlib import losses
+from dlnlib.errors import BadParameter
 from dlnlib.kernels.jit import JIT
 
-__all__ = ["LOSSES", "EXPONENTIAL", "LOGISTIC", "POLYNOMIAL", "SQUARED", "BLOCK", "over_data", "pointwise", "add_rows"]
+__all__ = ["number_of", "EXPONENTIAL", "LOGISTIC", "POLYNOMIAL", "SQUARED", "BLOCK", "over_data", "pointwise",
+           "add_rows"]  # fmt: skip
 
-LOSSES = ("exponential", "logistic", "polynomial", "squared")
 EXPONENTIAL, LOGISTIC, POLYNOMIAL, SQUARED = range(4)
 BLOCK = 512  # terms of a product of numbers up to 2 that float64 surely holds
+
+
+def number_of(loss) -> int:
+    """Which of these four it is; `BadParameter` for any other loss, whatever its name."""
+    known = (losses.exponential, losses.logistic, losses.polynomial, losses.squared)
+    if loss not in known:
+        raise BadParameter(f"loss is {loss!r}, compiled are {', '.join(one.name for one in known)}: take one of these, "
+                           "or flow.plain or outputs.descend_outputs")  # fmt: skip
+    return known.index(loss)
 
 
 @njit(**JIT)
