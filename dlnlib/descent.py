@@ -93,8 +93,10 @@ def stepper(theta, dims, z, loss, rule, momentum=0.0, weight_decay=0.0):
     fixed = dims, starts, zt, slopes.number_of(loss), rule.encoded, terms
     heavy = (np.zeros_like(theta), float(momentum), float(weight_decay)) if momentum or weight_decay else None
     narrow = heavy is None and lanes.suits(R, dims)
-    together = lanes.TOGETHER if narrow else R
-    most = _CALL // (min(together, R) * (6 * parameters + (4 * dims[0] + 40) * z.shape[0])) + 1
+    together = min(R, lanes.TOGETHER) if narrow else R
+    room = np.empty((5, together if narrow else z.shape[0]))
+    fixed += room, room[3].view(np.int64)
+    most = _CALL // (together * (6 * parameters + (4 * dims[0] + 40) * z.shape[0])) + 1
 
     def advance(goals, points, clocks):
         for first, last, here in _calls(goals, most):

@@ -145,7 +145,7 @@ def test_compiled_values_and_slopes_at_any_margin(loss):
     if loss is losses.exponential:
         m = m[m > -708]  # the risk is infinite below
     s, v, e = (np.empty_like(m) for _ in range(3))
-    slopes.pointwise(slopes.number_of(loss), m, s, v, e)
+    slopes.pointwise(slopes.number_of(loss), m, s, v, e, e.view(np.int64))
     total, t = v + (np.log1p(e) if loss is losses.logistic else 0.0), torch.from_numpy(m)
     kept = m < 708 if loss in (losses.exponential, losses.logistic) else np.ones(len(m), bool)
     np.testing.assert_allclose(total[kept], loss.values(t).numpy()[kept], rtol=1e-14, atol=0)
@@ -160,15 +160,15 @@ def test_logistic_sums_keep_every_digit(n):
     for m in (rng.uniform(-30, 60, n), rng.uniform(300, 600, n), rng.uniform(-1e-3, 1e-3, n)):
         with mpmath.workdps(400):
             wanted = float(sum(mpmath.log1p(mpmath.exp(-mpmath.mpf(float(x)))) for x in m) / n)
-        room = [np.empty(n) for _ in range(4)]
-        found = slopes.over_data(m[None], np.ones(1), slopes.LOGISTIC, np.empty(1), *room)[0]
+        room = np.empty((4, n))
+        found = slopes.over_data(m[None], np.ones(1), slopes.LOGISTIC, np.empty(1), room, room[3].view(np.int64))[0]
         assert found == pytest.approx(wanted, rel=1e-14, abs=0)
 
 
 def test_compiled_exp_is_good_to_two_ulps():
     x = np.concatenate([np.linspace(-708, 708, 501), np.random.default_rng(1).uniform(-2, 2, 500)])
     found = np.empty_like(x)
-    slopes._exp(x.copy(), found)
+    slopes._exp(x.copy(), found, found.view(np.int64))
     with mpmath.workdps(30):
         exact = [mpmath.exp(mpmath.mpf(float(v))) for v in x]
         errors = [abs(float(mpmath.mpf(float(y)) / e - 1)) for e, y in zip(exact, found, strict=True)]

@@ -88,21 +88,21 @@ def _up_heavy(run, speed, dims, starts, a, b, eta, sizes, momentum, decay):
 
 def _entry(files):
     @njit(cache=True, **JIT)
-    def advance(theta, heavy, dims, starts, zt, loss, rule, terms, first, last, goals, points, clocks, ledger):
+    def advance(theta, heavy, dims, starts, zt, loss, rule, terms, room, bits, first, last, goals, points, clocks,
+                ledger):  # fmt: skip
         """Make steps `first`, ..., `last` - 1 of every run in place: theta (R, P), ledger (R, columns).
 
-        Layer k is theta[:, starts[k] : starts[k + 1]]; zt (d, n) = z^T; `rule` as in `rules`, `terms` in `audit`;
-        `heavy` is None, or velocity (R, P), momentum and decay: the steps with these are compiled when first wanted.
+        Layer k is theta[:, starts[k] : starts[k + 1]]; zt (d, n) = z^T; `rule` as in `rules`, `terms` in `audit`, room
+        and bits in `slopes`; `heavy` is None, or velocity (R, P), momentum and decay, compiled when first wanted.
         At the steps `goals`, rising, theta goes to points (len(goals), R, P) and (step, time, risk) to clocks.
         A run whose risk is no longer a positive finite number stops, with the number of the step in the ledger,
         negative where the risk is 0; its theta and later records are then to be thrown away.
         """
         files  # noqa: B018  part of the key of the cache on disk
-        depth, n, widest = len(dims) - 1, zt.shape[1], 0
+        depth, widest = len(dims) - 1, 0
         for k in range(depth + 1):
             widest = max(widest, dims[k])
-        b, a, sizes = np.empty((depth + 1, widest)), np.empty((depth + 1, widest)), np.empty(depth)
-        m, s, v, e = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+        b, a, sizes = np.empty((depth + 1, widest)), np.empty((depth + 1, widest)), np.empty((1, depth))[0]
         for r in range(len(theta)):
             if ledger[r, STOPPED] != 0:
                 continue
@@ -114,7 +114,7 @@ def _entry(files):
             before = eta = moved = rounding = 0.0
             for t in range(last - first + 1):
                 _down(run, dims, starts, b)
-                risk, slopes, inward = over_data(zt, b[0, : dims[0]], loss, a[0, : dims[0]], m, s, v, e)
+                risk, slopes, inward = over_data(zt, b[0, : dims[0]], loss, a[0, : dims[0]], room, bits)
                 if not goes_on(tally, t, risk, before, eta, moved, rounding):
                     break
                 if goal < len(goals) and goals[goal] == first + t:

@@ -49,11 +49,11 @@ def _down(W, dims, starts, b):
 
 
 @njit(**JIT)
-def _over_data(zt, w, loss, q, risk, size, inward, room):
-    """`slopes.over_data` for w and q (d, R), to risk, size and inward (R,); room (5, R)."""
+def _over_data(zt, w, loss, q, risk, size, inward, room, bits):
+    """`slopes.over_data` for w and q (d, R), to risk, size and inward (R,); room (5, R or more), bits its row 3."""
     d, n = zt.shape
-    m, s, v, e, growth = room[0], room[1], room[2], room[3], room[4]
     R, weight = len(risk), 1 / n
+    m, s, v, e, growth = room[0, :R], room[1, :R], room[2, :R], room[3, :R], room[4, :R]
     _fill(risk, 0.0)
     _fill(size, 0.0)
     _fill(inward, 0.0)
@@ -68,7 +68,7 @@ def _over_data(zt, w, loss, q, risk, size, inward, room):
             z, row = zt[j, i], w[j]
             for r in range(R):
                 m[r] += z * row[r]
-        pointwise(loss, m, s, v, e)
+        pointwise(loss, m, s, v, e, bits)
         for r in range(R):
             slope = weight * s[r]
             risk[r] += v[r]
@@ -139,24 +139,27 @@ def _square_sums(rows, count, total):
 
 def _entry(files):
     @njit(cache=True, **JIT)
-    def advance(theta, offset, dims, starts, zt, loss, rule, terms, first, last, goals, points, clocks, ledger):
+    def advance(theta, offset, dims, starts, zt, loss, rule, terms, room, bits, first, last, goals, points, clocks,
+                ledger):  # fmt: skip
         """As `compiled.advance` without momentum and decay, for runs that are `offset`, ... in points and clocks."""
         files  # noqa: B018  part of the key of the cache on disk
         R, P, depth, d, widest, goal = len(theta), theta.shape[1], len(dims) - 1, dims[0], 0, 0
         for k in range(depth + 1):
             widest = max(widest, dims[k])
-        W, sizes, room = np.empty((P, R)), np.zeros((depth, R)), np.empty((5, R))
-        b, a, slopes = np.zeros((depth + 1, widest, R)), np.zeros((depth + 1, widest, R)), np.empty(R)
-        eta, moved, inward = np.zeros(R), np.zeros(R), np.zeros(R)
-        risk, before, rounding = np.zeros(R), np.zeros(R), np.zeros(R)
+        W, sizes, values = np.empty((P, R)), np.empty((depth, R)), np.empty((7, R))
+        b, a = np.empty((depth + 1, widest, R)), np.empty((depth + 1, widest, R))
+        risk, slopes, inward, before, rounding, eta, moved = (
+            values[0], values[1], values[2], values[3], values[4], values[5], values[6]
+        )  # fmt: skip
         for r in range(R):
             for k in range(depth):
+                sizes[k, r] = 0.0
                 for i in range(starts[k], starts[k + 1]):
                     W[i, r] = theta[r, i]
                     sizes[k, r] += W[i, r] * W[i, r]
         for t in range(last - first + 1):
             _down(W, dims, starts, b)
-            _over_data(zt, b[0, :d], loss, a[0, :d], risk, slopes, inward, room)
+            _over_data(zt, b[0, :d], loss, a[0, :d], risk, slopes, inward, room, bits)
             recorded = goal < len(goals) and goals[goal] == first + t
             for r in range(R):
                 tally = ledger[r]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from numba import njit
 
 from dlnlib import losses
@@ -28,9 +27,13 @@ def number_of(loss) -> int:
 
 
 @njit(**JIT)
-def over_data(zt, w, loss, q, m, s, v, e):
-    """Risk, mean of |l'| and <w, q> at w; q = -grad R(w), with zt (d, n) = z^T and room (n,) in m, s, v, e."""
+def over_data(zt, w, loss, q, room, bits):
+    """Risk, mean of |l'| and <w, q> at w; q = -grad R(w), with zt (d, n) = z^T.
+
+    room (4 or more, n) is overwritten; bits is its row 3 as integers.
+    """
     d, n = zt.shape
+    m, s, v, e = room[0], room[1], room[2], room[3]
     for i in range(n):
         m[i] = 0.0
     for j in range(0, d - 3, 4):
@@ -39,7 +42,7 @@ def over_data(zt, w, loss, q, m, s, v, e):
         row, weight = zt[j], w[j]
         for i in range(n):
             m[i] += weight * row[i]
-    pointwise(loss, m, s, v, e)
+    pointwise(loss, m, s, v, e, bits)
     total = 0.0
     for i in range(n):
         total += v[i]
@@ -81,8 +84,11 @@ def _growth(t):
 
 
 @njit(**JIT)
-def pointwise(loss, m, s, v, e):
-    """s = -l'(m), and l(m) = v, infinite where it overflows; but l(m) = v + log(1 + e) for the logistic loss."""
+def pointwise(loss, m, s, v, e, bits):
+    """s = -l'(m), and l(m) = v, infinite where it overflows; but l(m) = v + log(1 + e) for the logistic loss.
+
+    bits is e as integers.
+    """
     if loss == POLYNOMIAL:
         for i in range(len(m)):
             margin = m[i]
@@ -98,7 +104,7 @@ def pointwise(loss, m, s, v, e):
             size = abs(m[i]) if loss == LOGISTIC else m[i]
             size = size if size < 708 else 708.0
             s[i] = -(size if size > -708 else -708.0)
-        _exp(s, e)
+        _exp(s, e, bits)
         if loss == LOGISTIC:
             for i in range(len(m)):
                 margin, tail = m[i], e[i]  # read before any choice, so that the choices become masks
@@ -114,9 +120,11 @@ def pointwise(loss, m, s, v, e):
 
 
 @njit(**JIT | {"fastmath": {"contract"}})  # said outright: Numba hands down a caller's options, which undo the rounding
-def _exp(x, y):
-    """y = exp(x), |x| <= 708, to an ulp or two; x is overwritten. Loops that vectorise, which calls to exp do not."""
-    bits = y.view(np.int64)
+def _exp(x, y, bits):
+    """y = exp(x), |x| <= 708, to an ulp or two; x is overwritten. Loops that vectorise, which calls to exp do not.
+
+    bits is y as integers, handed in, as Numba takes its time to compile `view`.
+    """
     for i in range(len(x)):
         shifted = x[i] * 1.4426950408889634 + 6755399441055744.0  # 1.5 * 2^52: low bits now hold k = round(x / ln 2)
         k = shifted - 6755399441055744.0
