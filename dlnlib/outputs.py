@@ -2,7 +2,7 @@ r"""Full-batch gradient descent of networks with several outputs on the closed f
 
 F(W) = l(W_L ... W_1 X, Y) has dF/dW_k = (W_L ... W_{k+1})^T G (W_{k-1} ... W_1)^T with G = l'(W X, Y) X^T (d_L, d_0).
 X (d_0, n) and Y (d_L, n) hold one sample a column. A loss l is any object with `value(scores, y)` (*runs,) and
-`slope(scores, y)`, its gradient in the scores (*runs, d_L, n).
+`slope(scores, y)`, its gradient in the scores (*runs, d_L, n); `value_and_slope`, where it has one, saves time.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ class CrossEntropy:
 
     def value(self, scores: Tensor, y: Tensor) -> Tensor:
         """(*runs,)."""
-        below, _, _, rest = self._tails(scores)
-        return ((y * below).sum(-2) + torch.log1p(rest)).mean(-1)
+        return self.value_and_slope(scores, y)[0]
 
     def slope(self, scores: Tensor, y: Tensor) -> Tensor:
         """(p - y) / n, (*runs, d_L, n)."""
-        _, largest, tails, rest = self._tails(scores)
-        p, others = tails / (1 + rest)[..., None, :], (rest / (1 + rest))[..., None, :]
-        return torch.where(largest, (1 - y) - others, p - y) / scores.shape[-1]
+        return self.value_and_slope(scores, y)[1]
 
-    @staticmethod
-    def _tails(scores):
-        """max s - s_c, where it is 0, exp of minus that, and the sum of these over classes but for one largest."""
-        below = scores.amax(-2, keepdim=True) - scores
-        largest, tails = below == 0, torch.exp(-below)
-        return below, largest, tails, torch.where(largest, 0.0, tails).sum(-2) + (largest.sum(-2) - 1)
+    def value_and_slope(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, with the exponentials taken once."""
+        low = scores - scores.amax(-2, keepdim=True)
+        largest = low == 0
+        tails = torch.exp(low).masked_fill(largest, 0.0)
+        rest = (tails.sum(-2) + (largest.sum(-2) - 1))[..., None, :]  # of several largest, all but one
+        p = torch.where(largest, -rest, tails) / (1 + rest)  # less 1 at a largest one
+        value = (torch.log1p(rest)[..., 0, :] - (y * low).sum(-2)).mean(-1)
+        return value, (p - (y - largest.to(y))) / scores.shape[-1]
 
 
 squared_error = SquaredError("squared error", mean=False)
@@ -148,18 +148,22 @@ class _Descent:
     def observe(self):
         return self.layers, {"risk": self.risk(), "time": self.ledger["time"].clone()}
 
-    def advance(self, first, last):
-        rows = self._rows()
+    def _here(self):
+        """Products above each layer, risk and slope."""
+        rows, both = self._rows(), getattr(self.loss, "value_and_slope", None)
         scores = rows[0] @ self.x
-        risk = self.loss.value(scores, self.y)
+        if both:
+            return rows, *both(scores, self.y)
+        return rows, self.loss.value(scores, self.y), self.loss.slope(scores, self.y)
+
+    def advance(self, first, last):
+        rows, risk, slope = self._here()
         for t in range(first, last):
-            slope, sizes = self.loss.slope(scores, self.y), self._sizes()
-            eta = self.rule.lengths(t, risk, sizes, self.ledger)  # (R,), or one number a layer
+            sizes = self._sizes()
+            eta = self.rule.lengths(t, risk, sizes, self.ledger)  # (L, R)
             squares = self._step(rows, slope @ self.x.mT, eta)
-            rows = self._rows()
-            scores, before = rows[0] @ self.x, risk
-            risk = self.loss.value(scores, self.y)
-            slopes = torch.linalg.vector_norm(slope, 1, (-2, -1))
+            slopes, before = torch.linalg.vector_norm(slope, 1, (-2, -1)), risk
+            rows, risk, slope = self._here()
             allowed = 8 * EPS * before + self.rounding * slopes * sizes.prod(0).sqrt()
             self._enter(eta, squares, before, risk - before, allowed)
 
