@@ -44,6 +44,7 @@ def flow_tables(tiny):
 def descent_tables(tiny):
     batches, steps, repeats = (cases.TINY_BATCHES, 100, 1) if tiny else (cases.BATCHES, 10_000, 5)
     rows = _table("One step of gradient descent", [descent_table.against_peers(batch, repeats) for batch in batches])
+    rows += _table("Several outputs", [descent_table.several_outputs(batch, repeats) for batch in batches])
     return rows + _table("Recording and the theorem's rule", [
         *(descent_table.recording(batch, steps, repeats) for batch in batches),
         descent_table.theorem_rule(20 * steps, repeats)])

@@ -9,10 +9,10 @@ import torch
 
 from benchmarks import jax_peers, peers
 from benchmarks.measure import clock, compare, copy_seconds, product_seconds, versus
-from dlnlib import data, descent, losses, networks
+from dlnlib import data, descent, losses, networks, outputs
 from dlnlib.tangent import flatten, unflatten
 
-__all__ = ["against_peers", "recording", "theorem_rule"]
+__all__ = ["against_peers", "several_outputs", "recording", "theorem_rule"]
 
 AGREEMENT = 1e-12
 SLICE = 0.05  # seconds a timing should last at least
@@ -42,11 +42,10 @@ def against_peers(batch, repeats):
 
 
 def _steps_alone(batch, z, weights, steps):
-    """What `descend` does between two records."""
-    from dlnlib.kernels.compiled import LEDGER
-
-    theta, ledger = flatten(weights).numpy().copy(), np.zeros((batch.runs, len(LEDGER)))
-    descent.stepper(theta, batch.dims, z, losses.logistic, descent.Constant(batch.eta), 0, 0, ledger)(steps)
+    """What `descend` does, without records, but for the last weights."""
+    theta, goals = flatten(weights).numpy().copy(), np.array([0, steps])
+    points, clocks = np.empty((2, *theta.shape)), np.empty((2, batch.runs, 3))
+    descent.stepper(theta, batch.dims, z, losses.logistic, descent.Constant(batch.eta))(goals, points, clocks)
     return unflatten(torch.from_numpy(theta), batch.dims)
 
 
@@ -69,6 +68,25 @@ def _must_agree(name, theirs, ours):
         difference = (a - b).abs().max().item() / b.abs().max().item()
         if not difference <= AGREEMENT:
             raise SystemExit(f"{name} differs from ours by {difference:.1e}, needed at most {AGREEMENT:.0e}")
+
+
+def several_outputs(batch, repeats):
+    """Seconds a step with as many outputs as inputs, cross-entropy, audit of every step included."""
+    z, _ = batch.problem()
+    weights = networks.gaussian([batch.width] * (batch.depth + 1), 0, runs=(batch.runs,))
+    classes = torch.arange(batch.n) % batch.width
+    y = torch.nn.functional.one_hot(classes, batch.width).T.to(z)
+
+    def ours(steps):
+        rule = descent.Constant(batch.eta)
+        return outputs.descend_outputs(weights, z.mT, y, outputs.cross_entropy, rule, steps, records=1).final
+
+    def peer(steps):
+        return peers.vmap_grad_outputs(z.mT, classes, weights, batch.eta, steps)
+
+    _must_agree("torch.func.vmap(grad)", peer(5), ours(5))
+    return compare(f"several outputs, {batch.name}", vars(batch), _per_step(ours),
+                   {"torch.func.vmap(grad)": _per_step(peer)}, repeats)
 
 
 def recording(batch, steps, repeats):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, softplus
 
-__all__ = ["PEERS"]
+__all__ = ["PEERS", "vmap_grad_outputs"]
 
 
 def autograd_loop(z, weights, eta, steps):
@@ -35,6 +35,21 @@ def _risk(layers, z):
     for W in layers:
         h = W @ h
     return softplus(-h).mean()
+
+
+def vmap_grad_outputs(x, classes, weights, eta, steps):
+    """Cross-entropy of several outputs; x (d, n) one sample a column."""
+
+    def risk(layers):
+        h = x
+        for W in layers:
+            h = W @ h
+        return cross_entropy(h.T, classes)
+
+    gradient = torch.func.vmap(torch.func.grad(risk))
+    for _ in range(steps):
+        weights = [W - eta * g for W, g in zip(weights, gradient(weights), strict=True)]
+    return weights
 
 
 def torch_closed_form(z, weights, eta, steps):

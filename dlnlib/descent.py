@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +24,8 @@ from dlnlib.tangent import flatten, unflatten
 from dlnlib.trajectory import Trajectory
 
 __all__ = ["Constant", "Theorem", "LossScaled", "descend", "record_steps"]
+
+_CALL = 1_000_000_000  # operations of a call of a kernel: some tenths of a second
 
 
 @torch.no_grad()
@@ -56,7 +57,7 @@ def descend(
         return descend_model(weights, z, loss, rule, steps, records, momentum, weight_decay)
     if not hasattr(rule, "encoded"):
         raise BadParameter(f"{rule!r} is a rule for models: pass feedforward.deep_linear(z, widths) in place of z")
-    from dlnlib.kernels import compiled  # Numba is slow to import
+    from dlnlib.kernels.audit import LEDGER  # Numba is slow to import
 
     check_shapes(weights, z)
     need_positive(steps=steps, records=records)
@@ -65,22 +66,10 @@ def descend(
     if bool(bad.any()):
         raise NonFinite(f"log risk at the start is {risk[bad][0].item():.6g}, needed a number between -700 and 700")
     dims = [W.shape[-1] for W in weights] + [1]
-    theta = flatten(weights).cpu().numpy().copy()
-    ledger = np.zeros((len(theta), len(compiled.LEDGER)))
-    ledger[:, compiled.LEDGER.index("largest_increase")] = -math.inf
-    stopped = ledger[:, compiled.LEDGER.index("stopped")]
-    advance = stepper(theta, dims, z, loss, rule, momentum, weight_decay, ledger)
-    goals = record_steps(int(steps), records)
-    points, clocks = np.empty((len(goals), *theta.shape)), np.empty((len(goals), len(theta), 2))
-    points[0], clocks[0], made = theta, ledger[:, :2], 0
-    for made, (last, goal) in enumerate(pairwise(goals), 1):
-        advance(goal - last)
-        points[made], clocks[made] = theta, ledger[:, :2]
-        dead = stopped != 0
-        points[made, dead], clocks[made, dead] = points[made - 1, dead], clocks[made - 1, dead]
-        if dead.all():
-            break
-    points, clocks = points[: made + 1], clocks[: made + 1]
+    theta, goals = flatten(weights).cpu().numpy().copy(), np.array(record_steps(int(steps), records))
+    points, clocks = np.empty((len(goals), *theta.shape)), np.empty((len(goals), len(theta), 3))
+    ledger = stepper(theta, dims, z, loss, rule, momentum, weight_decay)(goals, points, clocks)
+    kept = _freeze(goals, points, clocks, ledger[:, LEDGER.index("stopped")])
     settings = {
         "dynamics": "gradient descent",
         "rule": repr(rule),
@@ -89,40 +78,79 @@ def descend(
         "momentum": momentum,
         "weight_decay": weight_decay,
     }
-    table = dict(zip(compiled.LEDGER, ledger.T, strict=True))
+    table = dict(zip(LEDGER, ledger.T, strict=True))
     if not isinstance(rule, Theorem):
         del table["radius"]
-    return _trajectory(weights, z, loss, dims, points, clocks, table, settings)
+    return _trajectory(weights, dims, points[:kept], clocks[:kept], table, settings)
 
 
-def stepper(theta, dims, z, loss, rule, momentum, weight_decay, ledger):
-    """A function that makes so many steps of all runs, theta (R, P) and ledger in place, by the kernel that suits."""
-    from dlnlib.kernels import compiled, lanes
+def stepper(theta, dims, z, loss, rule, momentum=0.0, weight_decay=0.0):
+    """A function that makes all steps of all runs, theta (R, P) in place, by the kernel that suits.
 
-    dims = np.array(dims)
+    It takes `goals`, the recorded steps from 0 to the last, fills points (len(goals), R, P) and clocks (., R, 3: step,
+    time, risk), and returns the ledger (R, columns).
+    """
+    from dlnlib.kernels import audit, compiled, lanes, slopes
+
+    R, parameters = theta.shape
+    zt, dims = z.T.cpu().contiguous().numpy(), np.array(dims)
     starts = np.concatenate([[0], np.cumsum(dims[1:] * dims[:-1])])
-    zt = z.T.cpu().contiguous().numpy()
-    fixed = dims, starts, zt, compiled.LOSSES.index(loss.name), rule.encoded
-    if lanes.suits(len(theta), dims) and not (momentum or weight_decay):
-        return lambda steps: lanes.advance(theta, *fixed, steps, ledger)
-    velocity = np.zeros_like(theta if momentum or weight_decay else theta[:, :0])
-    return lambda steps: compiled.advance(theta, velocity, *fixed, float(momentum), float(weight_decay), steps, ledger)
+    ledger = np.zeros((R, len(audit.LEDGER)))
+    ledger[:, audit.LEDGER.index("largest_increase")] = -math.inf
+    terms = float((dims.sum() + dims[0]) * np.linalg.norm(zt, axis=0).max())  # d_k in each layer, and d with z_i
+    fixed = dims, starts, zt, slopes.number_of(loss), rule.encoded, terms
+    heavy = (np.zeros_like(theta), float(momentum), float(weight_decay)) if momentum or weight_decay else None
+    narrow = heavy is None and lanes.suits(R, dims)
+    together = min(R, lanes.TOGETHER) if narrow else R
+    room = np.empty((5, together if narrow else z.shape[0]))
+    fixed += room, room[3].view(np.int64)
+    most = _CALL // (together * (6 * parameters + (4 * dims[0] + 40) * z.shape[0])) + 1
+
+    def advance(goals, points, clocks):
+        for first, last, here in _calls(goals, most):
+            for r in range(0, R, together):
+                group, results = slice(r, r + together), (goals[here], points[here], clocks[here])
+                way, extra = (lanes.advance, r) if narrow else (compiled.advance, heavy)
+                way(theta[group], extra, *fixed, first, last, *results, ledger[group])
+            if ledger[:, audit.STOPPED].all():
+                break
+        return ledger
+
+    return advance
 
 
-def _trajectory(weights, z, loss, dims, theta, clocks, table, settings):
+def _calls(goals, most):
+    """First and last step of every call of a kernel, `most` steps at most, and the slice of goals that it reaches.
+
+    A compiled call cannot be interrupted, so that it must not last.
+    """
+    for first in range(0, goals[-1], most):
+        last = min(first + most, goals[-1])
+        yield first, last, slice(*np.searchsorted(goals, [first + 1 if first else 0, last + 1]))
+
+
+def _freeze(goals, points, clocks, stopped):
+    """Put the last record of each stopped run in place of later ones; returns the number of records until all stop."""
+    at = np.abs(stopped)
+    for r in at.nonzero()[0]:
+        after = np.searchsorted(goals, at[r])
+        points[after:, r], clocks[after:, r] = points[after - 1, r], clocks[after - 1, r]
+    return np.searchsorted(goals, at.max()) + 1 if at.all() else len(goals)
+
+
+def _trajectory(weights, dims, theta, clocks, table, settings):
     lead, like = tuple(weights[0].shape[:-2]), weights[0]
     shape = (len(theta), *lead)
     path = torch.from_numpy(theta).to(like)
-    layers = [W.reshape(*shape, *W.shape[2:]) for W in unflatten(path, dims)]
-    step, time = like.new_tensor(clocks).unbind(-1)
+    step, time, risk = like.new_tensor(clocks).unbind(-1)
     status = [_ended(int(t)) for t in table.pop("stopped")]
     return Trajectory(
-        weights=layers,
+        weights=[W.reshape(*shape, *W.shape[2:]) for W in unflatten(path, dims)],
         clocks={
             "step": step.reshape(shape),
             "log_time": time.log().reshape(shape),
             "log_norm": torch.linalg.vector_norm(path, dim=-1).log().reshape(shape),
-            "log_inverse_risk": -loss.log_risk(margins(layers, z)),
+            "log_inverse_risk": -risk.log().reshape(shape),
         },
         settings=settings,
         status=status if lead else status[0],

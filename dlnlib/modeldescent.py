@@ -27,12 +27,12 @@ def descend_model(params, model, loss, rule, steps, records, momentum, weight_de
     """
     from dlnlib.descent import record_steps
     from dlnlib.kernels import dual
-    from dlnlib.kernels.compiled import LOSSES
+    from dlnlib.kernels.slopes import number_of
 
     need_positive(steps=steps, records=records)
     if loss.name == "squared":
         raise BadParameter("the squared loss has no log domain here: use exponential, logistic or polynomial")
-    number, theta = LOSSES.index(loss.name), model.flat(params)
+    number, theta = number_of(loss), model.flat(params)
     move = _mover(rule, model, loss, momentum, weight_decay)
     counted = tuple(dict.fromkeys((*_COUNTED, *([rule.norm] if isinstance(rule, Steepest) else []))))
     watch = _Watch(model, loss, counted)

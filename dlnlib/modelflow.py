@@ -27,12 +27,12 @@ _AT_ONCE = 50  # events without any progress, beyond twice the number of units, 
 def follow_model(params, model, loss, until, until_norm, accuracy, per_decade, max_steps) -> Trajectory:
     """`flow.follow` for one run of a model."""
     from dlnlib.flow import _levels
-    from dlnlib.kernels.compiled import LOSSES
+    from dlnlib.kernels.slopes import number_of
 
     if loss.name == "squared":
         raise BadParameter("the squared loss has a finite limit, not a growing norm: integrate it with flow.plain")
     theta, by_norm = model.flat(params), until_norm is not None
-    run = _Run(model, LOSSES.index(loss.name), by_norm, theta, accuracy)
+    run = _Run(model, number_of(loss), by_norm, theta, accuracy)
     levels = _levels(np.array([run.progress()]), until_norm if by_norm else until, per_decade, by_norm)[0]
     states, clocks = run.through(levels, max_steps)
     like = params[0]
@@ -71,7 +71,9 @@ class _Run:
         self.here = self.stepper.observe(theta, Mode(model.forward(theta).pre > 0))
         if not math.isfinite(self.here.log_rate):
             raise VanishingGradient("the gradient at the start is zero, so nothing moves; change the start")
-        self.log_time, self.h = -math.inf, 1e-3 * self.size()
+        longest = np.linalg.norm(model.jacobian(self.here.at), axis=1).max()
+        self.h = 1e-3 * self.size() if self.size() > 0 else 1e-3 / longest
+        self.log_time, self.most = -math.inf, math.inf
         self.stiff, self.stiff_from, self.at_limit = 0.0, math.inf, 0
         self.recent = []  # events and their steps
         self.steps = self.switches = self.slides = self.idle = self.at_once = 0
@@ -89,33 +91,35 @@ class _Run:
             if self.steps >= max_steps:
                 self.stall(f"{max_steps} steps were not enough; raise max_steps")
             self.steps += 1
-            self.advance(self.distance(levels[0], levels[len(states)]))
-            if self.progress() >= levels[len(states)] - _LANDED * (levels[len(states)] - levels[0]):
+            target, landed = levels[len(states)], _LANDED * (levels[len(states)] - levels[0])
+            self.advance(min(self.most, self.distance(levels[0], target)), target, landed)
+            if self.progress() >= target - landed:
                 states.append(self.here.theta)
                 clocks.append((self.log_time, self.here.psi))
         return np.array(states), np.array(clocks)
 
     def distance(self, start, target):
         """Path length to the next level, as `march._distance`."""
-        if not self.here.growth > 0:
-            return math.inf
         shift, size = max(1 - start, 0.0), self.size()
+        if not (self.here.growth > 0 and size > 0):
+            return math.inf
         now = self.progress() + shift
         return size * math.expm1(min(math.log((target + shift) / now) * now / (size * self.here.growth), 700.0))
 
-    def allowed(self):
+    def allowed(self, h):
+        """Error of a step of length h."""
         if self.stiff:
             return max(self.accuracy * self.stiff, _FLOOR * self.size())
-        return _EXPLICIT * self.accuracy * self.size()
+        return _EXPLICIT * self.accuracy * max(self.size(), h)
 
     def attempt(self, h):
         step = self.stepper.implicit if self.stiff else self.stepper.explicit
-        new, error, limited = step(self.here, h, self.allowed())
+        new, error, limited = step(self.here, h, self.allowed(h))
         gain, rounding = new.psi - self.here.psi, _ROUNDING * (1 + abs(self.here.psi))
         return new, error, limited, gain, error <= 1 and gain >= -rounding and math.isfinite(new.log_rate)
 
-    def advance(self, distance):
-        """One step, or what is left of it before a kink."""
+    def advance(self, distance, target, landed):
+        """One step, or what is left of it before a kink; none where it would pass the level `target`, by `landed`."""
         tried = min(self.h, distance)
         new, error, limited, gain, good = self.attempt(tried)
         self.idle = 0 if gain > _ROUNDING * (1 + abs(self.here.psi)) else self.idle + 1
@@ -124,8 +128,13 @@ class _Run:
         else:
             factor = min(max(0.9 * max(error, 1e-9) ** -0.2, 0.2), 5.0)
             self.h = max(tried * factor, self.h if tried < self.h else 0.0)
-            self.accept(*self.until_kink(tried, new))
-            self.at_limit += limited
+            made = (float(np.linalg.norm(new.theta)) if self.by_norm else new.psi) - self.progress()
+            room, self.most = target - self.progress(), math.inf
+            if made > room + landed:
+                self.most = tried * room / made  # again, to the level
+            else:
+                self.accept(*self.until_kink(tried, new))
+                self.at_limit += limited
         lost = not good and self.h < 1e-13 * self.size()
         if self.idle >= _IDLE_STEPS or (lost and self.here.growth * self.size() < 1e-8):
             self.stall("the risk has stopped falling: has it a positive infimum (data not separable), is this a "
@@ -157,7 +166,7 @@ class _Run:
         """Length, end point, and what happens there (index of an event, or None) of a step of length up to h."""
         if not len(new.at.pre):
             return h, new, None
-        tolerance = max(1e-3 * self.allowed(), 1e-14 * self.size())
+        tolerance = max(1e-3 * self.allowed(h), 1e-14 * self.size())
         low, first, last = 0.0, self.events(self.here), self.events(new)
         if (last >= 0).all():
             return h, new, None
@@ -190,7 +199,7 @@ class _Run:
             return None
         changed = last[:count] < 0
         switched = self.stepper.observe(new.theta, Mode(new.mode.on ^ changed, new.mode.sliding))
-        if not h * np.linalg.norm(switched.slope - new.slope) <= 0.1 * self.allowed():
+        if not h * np.linalg.norm(switched.slope - new.slope) <= 0.1 * self.allowed(h):
             return None
         self.switches += int(changed.sum())
         return switched
@@ -200,7 +209,7 @@ class _Run:
 
         if h > 0:
             here = self.here
-            lasted = dual.elapsed(self.size(), h, here.psi, new.psi, here.log_rate, new.log_rate)
+            lasted = dual.elapsed(max(self.size(), 1e-6 * h), h, here.psi, new.psi, here.log_rate, new.log_rate)
             self.log_time = np.logaddexp(self.log_time, lasted)
         self.at_once = self.at_once + 1 if h <= 1e-12 * self.size() and event is not None else 0
         if self.at_once > _AT_ONCE + 2 * len(new.at.pre):

@@ -2,7 +2,7 @@ r"""Full-batch gradient descent of networks with several outputs on the closed f
 
 F(W) = l(W_L ... W_1 X, Y) has dF/dW_k = (W_L ... W_{k+1})^T G (W_{k-1} ... W_1)^T with G = l'(W X, Y) X^T (d_L, d_0).
 X (d_0, n) and Y (d_L, n) hold one sample a column. A loss l is any object with `value(scores, y)` (*runs,) and
-`slope(scores, y)`, its gradient in the scores (*runs, d_L, n).
+`slope(scores, y)`, its gradient in the scores (*runs, d_L, n); `value_and_slope`, where it has one, saves time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
-from dlnlib.gradients import above
 from dlnlib.networks import check_shapes
 from dlnlib.recording import flat, record, record_steps
 from dlnlib.rules import Constant, LossScaled, Schedule, Theorem, need_momentum_and_decay, need_positive
@@ -59,24 +58,21 @@ class CrossEntropy:
 
     def value(self, scores: Tensor, y: Tensor) -> Tensor:
         """(*runs,)."""
-        below, _, rest = self._tails(scores)
-        return ((y * below).sum(-2) + torch.log1p(rest)).mean(-1)
+        return self.value_and_slope(scores, y)[0]
 
     def slope(self, scores: Tensor, y: Tensor) -> Tensor:
         """(p - y) / n, (*runs, d_L, n)."""
-        _, tails, rest = self._tails(scores)
-        largest = scores.argmax(-2, keepdim=True)
-        p = tails / (1 + rest)[..., None, :]
-        top = (1 - y.expand_as(p).gather(-2, largest)) - (rest / (1 + rest))[..., None, :]
-        return (p - y).scatter(-2, largest, top) / scores.shape[-1]
+        return self.value_and_slope(scores, y)[1]
 
-    @staticmethod
-    def _tails(scores):
-        """max s - s_c, exp of minus that with 0 for the largest, and their sum over classes."""
-        largest = scores.argmax(-2, keepdim=True)
-        below = scores.gather(-2, largest) - scores
-        tails = torch.exp(-below).scatter(-2, largest, 0.0)
-        return below, tails, tails.sum(-2)
+    def value_and_slope(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, with the exponentials taken once."""
+        low = scores - scores.amax(-2, keepdim=True)
+        largest = low == 0
+        tails = torch.exp(low).masked_fill(largest, 0.0)
+        rest = (tails.sum(-2) + (largest.sum(-2) - 1))[..., None, :]  # of several largest, all but one
+        p = torch.where(largest, -rest, tails) / (1 + rest)  # less 1 at a largest one
+        value = (torch.log1p(rest)[..., 0, :] - (y * low).sum(-2)).mean(-1)
+        return value, (p - (y - largest.to(y))) / scores.shape[-1]
 
 
 squared_error = SquaredError("squared error", mean=False)
@@ -147,38 +143,54 @@ class _Descent:
         self.rounding = EPS * terms * torch.linalg.vector_norm(x, dim=-2).amax(-1)
 
     def risk(self):
-        return self.loss.value(above(self.layers)[0] @ self.x, self.y)
+        return self.loss.value(self._rows()[0] @ self.x, self.y)
 
     def observe(self):
         return self.layers, {"risk": self.risk(), "time": self.ledger["time"].clone()}
 
-    def advance(self, first, last):
-        rows = above(self.layers)
+    def _here(self):
+        """Products above each layer, risk and slope."""
+        rows, both = self._rows(), getattr(self.loss, "value_and_slope", None)
         scores = rows[0] @ self.x
-        risk = self.loss.value(scores, self.y)
+        if both:
+            return rows, *both(scores, self.y)
+        return rows, self.loss.value(scores, self.y), self.loss.slope(scores, self.y)
+
+    def advance(self, first, last):
+        rows, risk, slope = self._here()
         for t in range(first, last):
-            slope, sizes = self.loss.slope(scores, self.y), self._sizes()
-            eta = self.rule.lengths(t, risk, sizes, self.ledger)  # (R,), or one number a layer
+            sizes = self._sizes()
+            eta = self.rule.lengths(t, risk, sizes, self.ledger)  # (L, R)
             squares = self._step(rows, slope @ self.x.mT, eta)
-            rows = above(self.layers)
-            scores, before = rows[0] @ self.x, risk
-            risk = self.loss.value(scores, self.y)
-            allowed = 8 * EPS * before + self.rounding * slope.abs().sum((-2, -1)) * sizes.prod(0).sqrt()
+            slopes, before = torch.linalg.vector_norm(slope, 1, (-2, -1)), risk
+            rows, risk, slope = self._here()
+            allowed = 8 * EPS * before + self.rounding * slopes * sizes.prod(0).sqrt()
             self._enter(eta, squares, before, risk - before, allowed)
+
+    def _rows(self):
+        """W_L ... W_{k+1} for k = 0, ..., L - 1."""
+        rows = [self.layers[-1]]
+        for W in reversed(self.layers[:-1]):
+            rows.append(torch.bmm(rows[-1], W))
+        return rows[::-1]
 
     def _sizes(self):
         """||W_k||_F^2, (L, R)."""
-        return torch.stack([W.square().sum((-2, -1)) for W in self.layers])
+        return torch.stack([_square(W) for W in self.layers])
 
     def _step(self, rows, a, eta):
         """Update all layers from a = G; returns ||dF/dW_k||^2, (L, R)."""
         squares = []
         for k, W in enumerate(self.layers):
-            G = torch.bmm(rows[k + 1].mT, a)
-            squares.append(G.square().sum((-2, -1)))
-            a = torch.bmm(a, W.mT)  # before W changes
-            move = (G.add_(W, alpha=self.decay) if self.decay else G).mul_(-eta[k, :, None, None])
-            W.add_(self.velocity[k].mul_(self.momentum).add_(move) if self.momentum else move)
+            last = k + 1 == len(self.layers)
+            G = a if last else torch.bmm(rows[k + 1].mT, a)
+            a = a if last else torch.bmm(a, W.mT)  # before W changes
+            squares.append(_square(G))
+            descent = torch.add(G, W, alpha=self.decay) if self.decay else G
+            moving = self.velocity[k].mul_(self.momentum) if self.momentum else W
+            moving.addcmul_(descent, eta[k, :, None, None], value=-1)
+            if self.momentum:
+                W.add_(moving)
         return torch.stack(squares)
 
     def _enter(self, eta, squares, before, change, allowed):
@@ -193,6 +205,10 @@ class _Descent:
         ledger["drift_sum"] += torch.where(live, (eta.square() * squares).sum(0), 0.0)
         largest = torch.fmax(ledger["largest_increase"], change)
         ledger["largest_increase"].copy_(torch.where(live, largest, ledger["largest_increase"]))
+
+
+def _square(A):
+    return torch.linalg.vector_norm(A, dim=(-2, -1)).square()
 
 
 def _checked(weights, x, y, loss):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import mpmath
 import numpy as np
 import pytest
 import torch
 
-from dlnlib import data, losses, metrics, networks
+from dlnlib import data, descent, losses, metrics, networks
 from dlnlib.descent import Constant, LossScaled, Theorem, descend, record_steps
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch, StepRuleViolated
-from dlnlib.kernels import compiled
+from dlnlib.kernels import slopes
 from dlnlib.theory import ball_smoothness
 
 F64 = torch.float64
@@ -143,34 +144,31 @@ def test_compiled_values_and_slopes_at_any_margin(loss):
     m = np.concatenate([np.linspace(-1e3, 1e3, 401), np.linspace(-3, 3, 101), [0.0, 36.8, -36.8, 700.0, -700.0]])
     if loss is losses.exponential:
         m = m[m > -708]  # the risk is infinite below
-    s, e, t = np.empty(1), np.empty(1), torch.from_numpy(m)
-    total = np.array([compiled._slopes(compiled.LOSSES.index(loss.name), m[i : i + 1], s, e) for i in range(len(m))])
-    slopes = np.concatenate([_slope(loss, m[i : i + 1]) for i in range(len(m))])
+    s, v, e = (np.empty_like(m) for _ in range(3))
+    slopes.pointwise(slopes.number_of(loss), m, s, v, e, e.view(np.int64))
+    total, t = v + (np.log1p(e) if loss is losses.logistic else 0.0), torch.from_numpy(m)
     kept = m < 708 if loss in (losses.exponential, losses.logistic) else np.ones(len(m), bool)
     np.testing.assert_allclose(total[kept], loss.values(t).numpy()[kept], rtol=1e-14, atol=0)
-    np.testing.assert_allclose(slopes[kept], -loss.slopes(t).numpy()[kept], rtol=1e-14, atol=0)
-    assert (total[~kept] == 0).all() and (slopes[~kept] == 0).all()
+    np.testing.assert_allclose(s[kept], -loss.slopes(t).numpy()[kept], rtol=1e-14, atol=0)
+    assert (total[~kept] == 0).all() and (s[~kept] == 0).all()
 
 
-def _slope(loss, m):
-    s = np.empty(1)
-    compiled._slopes(compiled.LOSSES.index(loss.name), m, s, np.empty(1))
-    return s
-
-
-def test_logistic_sums_keep_every_digit():
-    """The product form of sum log(1 + e^-|m|) against 50 digits, many points at once."""
-    m = np.random.default_rng(0).uniform(-30, 60, 2000)
-    with mpmath.workdps(50):
-        wanted = float(sum(mpmath.log1p(mpmath.exp(-mpmath.mpf(float(x)))) for x in m))
-    found = compiled._slopes(compiled.LOGISTIC, m, np.empty(2000), np.empty(2000))
-    assert found == pytest.approx(wanted, rel=1e-14)
+@pytest.mark.parametrize("n", [1, 2, 3, 511, 512, 513, 2000])
+def test_logistic_sums_keep_every_digit(n):
+    """The product form of sum log(1 + e^-|m|) against 50 digits, many points at once, near 0 and far out."""
+    rng = np.random.default_rng(0)
+    for m in (rng.uniform(-30, 60, n), rng.uniform(300, 600, n), rng.uniform(-1e-3, 1e-3, n)):
+        with mpmath.workdps(400):
+            wanted = float(sum(mpmath.log1p(mpmath.exp(-mpmath.mpf(float(x)))) for x in m) / n)
+        room = np.empty((4, n))
+        found = slopes.over_data(m[None], np.ones(1), slopes.LOGISTIC, np.empty(1), room, room[3].view(np.int64))[0]
+        assert found == pytest.approx(wanted, rel=1e-14, abs=0)
 
 
 def test_compiled_exp_is_good_to_two_ulps():
     x = np.concatenate([np.linspace(-708, 708, 501), np.random.default_rng(1).uniform(-2, 2, 500)])
     found = np.empty_like(x)
-    compiled._exp(x.copy(), found)
+    slopes._exp(x.copy(), found, found.view(np.int64))
     with mpmath.workdps(30):
         exact = [mpmath.exp(mpmath.mpf(float(v))) for v in x]
         errors = [abs(float(mpmath.mpf(float(y)) / e - 1)) for e, y in zip(exact, found, strict=True)]
@@ -232,5 +230,41 @@ def test_many_small_runs_are_the_single_runs(loss, rule):
         assert together.status[r] == alone.status
         for both, one in zip(together.weights, alone.weights, strict=True):
             torch.testing.assert_close(both[: len(one), r], one, rtol=1e-11, atol=1e-11)
+        rounding = 1e-15 * alone.clocks["log_inverse_risk"].neg().exp().max().item()  # of a change of the risk
         for name, column in alone.ledger.items():
-            torch.testing.assert_close(together.ledger[name][r], column, rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(together.ledger[name][r], column, rtol=1e-9, atol=1e-12 + rounding)
+
+
+@pytest.mark.parametrize("runs", [(), (9,)], ids=["one run", "lanes"])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_short_calls_of_the_kernels_change_nothing(runs, momentum, monkeypatch):
+    """Records, ledger and status are the same where a call makes one step, as for long runs it makes some."""
+    weights = networks.gaussian([2, 3, 3, 1], seed=0, runs=runs)
+    weights[0] = weights[0] * torch.linspace(1, 300, *runs, dtype=F64)[:, None, None] if runs else weights[0]
+    whole = descend(weights, SIX, losses.squared, Constant(0.05), 300, momentum=momentum)
+    monkeypatch.setattr(descent, "_CALL", 0)
+    parts = descend(weights, SIX, losses.squared, Constant(0.05), 300, momentum=momentum)
+    assert whole.status == parts.status and (not runs or whole.status[-1].startswith("diverged"))
+    for name, clock in (whole.clocks | whole.ledger).items():
+        torch.testing.assert_close((parts.clocks | parts.ledger)[name], clock, rtol=1e-12, atol=1e-12)
+    close(parts.weights, whole.weights)
+
+
+def test_calls_of_the_kernels_are_short_and_make_every_record():
+    goals = np.array(record_steps(1_000, 20))
+    for most in (1, 7, 100, 5_000):
+        calls = list(descent._calls(goals, most))
+        assert calls[0][0] == 0 and calls[-1][1] == 1_000 and all(b - a <= most for a, b, _ in calls)
+        assert all(first[1] == second[0] for first, second in pairwise(calls))
+        assert np.concatenate([goals[here] for _, _, here in calls]).tolist() == goals.tolist()
+        assert all(a <= goal <= b for a, b, here in calls for goal in goals[here])
+
+
+def test_records_carry_the_risk_and_the_time_of_their_weights():
+    z = data.random_separable(n=13, d=5, seed=2).scaled().z
+    for runs in ((), (2, 6)):
+        weights = networks.gaussian([5, 6, 3, 1], seed=4, runs=runs)
+        path = descend(weights, z, losses.logistic, Constant(0.5), 100)
+        log_risk = losses.logistic.log_risk(networks.margins(path.weights, z))
+        torch.testing.assert_close(path.clocks["log_inverse_risk"], -log_risk, rtol=1e-13, atol=1e-14)
+        torch.testing.assert_close(path.clocks["log_time"].exp(), 0.5 * path.clocks["step"], rtol=1e-13, atol=0)

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from scipy.integrate import solve_ivp
 
 from dlnlib import data, flow, losses, metrics, networks, theory
+from dlnlib.descent import Constant, descend
 from dlnlib.errors import BadParameter, IntegratorStalled, NonFinite, ShapeMismatch, VanishingGradient
 from dlnlib.kernels import jacobian, onestep, proximal, tails
 from dlnlib.tangent import flatten, unflatten
@@ -63,7 +64,7 @@ def of_margins(loss, margins):
 @pytest.mark.parametrize("loss", [losses.exponential, losses.logistic, losses.polynomial], ids=lambda loss: loss.name)
 def test_compiled_losses_are_the_losses(loss):
     m = torch.cat([torch.linspace(-50, 50, 1001, dtype=F64), torch.tensor([-1e9, -800.0, 800.0, 1e9], dtype=F64)])
-    ours = np.array(of_margins(proximal.LOSSES.index(loss.name), m.numpy()))
+    ours = np.array(of_margins(proximal.number_of(loss), m.numpy()))
     exact = torch.stack([loss.log_slopes(m), loss.decay(m), loss.log_loss(m)], dim=1)
     assert_allclose(ours, exact, rtol=1e-14, atol=1e-15)
 
@@ -212,6 +213,11 @@ def test_refusals():
         flow.follow(weights, z, losses.logistic, until=0.1)
     with pytest.raises(BadParameter, match="squared"):
         flow.follow(weights, z, losses.squared)
+    other = type("Other", (type(losses.logistic),), {})("logistic", 1.0, None, None)  # a name proves nothing
+    with pytest.raises(BadParameter, match="Other.* compiled are exponential, logistic, polynomial, squared"):
+        flow.follow(weights, z, other)
+    with pytest.raises(BadParameter, match="outputs.descend_outputs"):
+        descend(weights, z, other, Constant(0.1), 3)
 
 
 def test_one_layer_reaches_one_billion_although_the_accuracy_is_below_rounding():

@@ -11,9 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
-from dlnlib.kernels.compiled import EPS
 from dlnlib.kernels.elapsed import log_elapsed
-from dlnlib.kernels.jit import JIT, fingerprint
+from dlnlib.kernels.jit import EPS, JIT, fingerprint
 from dlnlib.kernels.proximal import _eliminate, _retract, normalise
 from dlnlib.kernels.tails import log_loss, log_slope_and_decay
 
@@ -22,7 +21,7 @@ __all__ = ["slopes", "newton", "elapsed"]
 _ROUNDS = 40
 _ACCURACY = 1e-6  # of log p, weighted by p; quadratic convergence makes the last update's square the error
 _FELT = 1e-9  # a point whose slope moves its own margin by less than this has no part in Newton's matrix
-_FILES = ("jit.py", "compiled.py", "tails.py", "proximal.py", "elapsed.py", "dual.py")
+_FILES = ("jit.py", "slopes.py", "tails.py", "jacobian.py", "proximal.py", "elapsed.py", "dual.py")
 
 
 def _slopes(files):

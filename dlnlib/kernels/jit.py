@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-__all__ = ["JIT", "fingerprint"]
+import numpy as np
+
+__all__ = ["EPS", "JIT", "fingerprint"]
+
+EPS = float(np.finfo(np.float64).eps)
 
 # Sums may be reordered and contracted, so that they vectorise; NaN and infinity keep their meaning, x / 0 is infinite.
 JIT = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}

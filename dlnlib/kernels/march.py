@@ -20,7 +20,7 @@ _ROUNDING = 1e-14  # relative rounding of log(1/risk) that a step may show
 _LANDED = 1e-3  # a level counts as reached within this relative distance
 _FLOOR = 1e-12  # of the error of an implicit step over ||theta||: below it, rounding of the margins is felt
 _EXPLICIT = 0.1  # accuracy of an explicit step over that of an implicit one
-_FILES = ("jit.py", "compiled.py", "tails.py", "jacobian.py", "proximal.py", "onestep.py", "elapsed.py", "march.py")
+_FILES = ("jit.py", "slopes.py", "tails.py", "jacobian.py", "proximal.py", "onestep.py", "elapsed.py", "march.py")
 
 
 class End(NamedTuple):

@@ -46,7 +46,7 @@ class Point:
 
 
 class Stepper:
-    """Steps of one model and loss (its number in `kernels.compiled.LOSSES`)."""
+    """Steps of one model and loss (its number by `slopes.number_of`)."""
 
     def __init__(self, model: Model, loss: int, by_norm: bool):
         self.model, self.loss, self.by_norm = model, loss, by_norm

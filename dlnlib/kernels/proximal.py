@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from dlnlib.kernels.compiled import EPS, LOSSES
 from dlnlib.kernels.jacobian import Net, gram, net, rows_above, times, transpose_times
-from dlnlib.kernels.jit import JIT
+from dlnlib.kernels.jit import EPS, JIT
+from dlnlib.kernels.slopes import number_of
 from dlnlib.kernels.tails import log_slope_and_decay
 
 __all__ = ["Problem", "problem", "solve_stage", "normalise", "pull"]
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
 
 def problem(z, dims, loss, by_norm) -> Problem:
     """The problem of data z (n, d), a tensor, layers of sizes `dims` and a loss of `losses`."""
-    return Problem(z.cpu().contiguous().numpy(), net(dims), LOSSES.index(loss.name), by_norm)
+    return Problem(z.cpu().contiguous().numpy(), net(dims), number_of(loss), by_norm)
 
 
 @njit(**JIT)

@@ -6,8 +6,8 @@ import math
 
 from numba import njit
 
-from dlnlib.kernels.compiled import EXPONENTIAL, POLYNOMIAL
 from dlnlib.kernels.jit import JIT
+from dlnlib.kernels.slopes import EXPONENTIAL, POLYNOMIAL
 
 __all__ = ["log_slope_and_decay", "log_loss"]
 
