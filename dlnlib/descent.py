@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnlib.errors import NonFinite
+from dlnlib.errors import BadParameter, NonFinite
 from dlnlib.losses import Loss
+from dlnlib.modeldescent import descend_model
+from dlnlib.models import Model
 from dlnlib.networks import check_shapes, margins
 from dlnlib.rules import Constant, LossScaled, Theorem, need_positive
 from dlnlib.tangent import flatten, unflatten
@@ -27,7 +29,7 @@ __all__ = ["Constant", "Theorem", "LossScaled", "descend", "record_steps"]
 @torch.no_grad()
 def descend(
     weights: Sequence[Tensor],
-    z: Tensor,
+    z: Tensor | Model,
     loss: Loss,
     rule: Constant | Theorem | LossScaled,
     steps: int,
@@ -43,10 +45,16 @@ def descend(
     `violations` of JT18's descent inequality R(W(t+1)) - R(W(t)) <= -(eta/2) ||g||^2 beyond rounding;
     `largest_increase` of the risk in one step; `error_sum` = sum eta ||g||^2; `drift_sum` = sum eta^2 ||g||^2;
     `steps`, `eta` (the last one), `refreshes` of the radius, and `radius` (with `Theorem`).
+    With a `models.Model` in place of z: one run of it, by `Constant`, `LossScaled`, or a rule of `steepest`, never
+    underflowing; the counts are those of `modeldescent`.
     `momentum` (heavy ball) and `weight_decay` are for controls.
 
     Raises ShapeMismatch, BadParameter, NonFinite (risk at the start). Cost: 6 P + 4 n d operations a step and run.
     """
+    if isinstance(z, Model):
+        return descend_model(weights, z, loss, rule, steps, records, momentum, weight_decay)
+    if not hasattr(rule, "encoded"):
+        raise BadParameter(f"{rule!r} is a rule for models: pass feedforward.deep_linear(z, widths) in place of z")
     from dlnlib.kernels import compiled  # Numba is slow to import
 
     check_shapes(weights, z)

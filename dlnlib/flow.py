@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from dlnlib.errors import BadParameter, IntegratorStalled, NonFinite, ShapeMismatch, VanishingGradient
+from dlnlib.modelflow import follow_model
+from dlnlib.models import Model
 from dlnlib.networks import check_shapes, margins
 from dlnlib.tangent import flatten, unflatten
 from dlnlib.trajectory import Trajectory
@@ -26,7 +28,8 @@ __all__ = ["follow", "plain", "drift_allowed"]
 def follow(weights, z, loss, until=1e6, until_norm=None, accuracy=1e-6, per_decade=5, max_steps=5_000) -> Trajectory:
     """Follow dW/dt = -grad R(W) until log(1/R) = `until` (or ||W|| = `until_norm`, for losses with a heavy tail).
 
-    weights: layers (*runs, d_{k+1}, d_k), d_L = 1; z (n, d) = y x; loss: one of `losses`. Every run has its own step
+    weights: layers (*runs, d_{k+1}, d_k), d_L = 1; z (n, d) = y x, or a `models.Model` and the parameters of one run of
+    it (then the steps are made in `modelflow`, with `model` and counts of kinks in the result); loss: one of `losses`. Every run has its own step
     and its own clock. `accuracy` bounds the local error of an implicit step relative to the norm at which stiffness
     sets in (an explicit one is held to a tenth of it, relative to the current norm). States are recorded at
     the start and at log-spaced levels of log(1/R), `per_decade` to a factor of ten; the clocks of the result are
@@ -38,6 +41,8 @@ def follow(weights, z, loss, until=1e6, until_norm=None, accuracy=1e-6, per_deca
     positive infimum, or the accuracy asked for is out of float64's reach. Margins carry a relative rounding of about
     L times 1e-16: at log(1/R) = 1e9 margins are known to 1e-7, beyond 1e11 differences of margins mean nothing.
     """
+    if isinstance(z, Model):
+        return follow_model(weights, z, loss, until, until_norm, accuracy, per_decade, max_steps)
     from dlnlib.kernels import march, proximal  # Numba is slow to import
 
     dims = _checked_dims(weights, z, loss)

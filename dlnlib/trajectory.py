@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from dlnlib import networks
 from dlnlib.errors import BadParameter
+
+if TYPE_CHECKING:
+    from dlnlib.models import Model
 
 __all__ = ["Trajectory"]
 
@@ -22,6 +25,7 @@ class Trajectory:
     settings  how the run was made: dynamics, step rule, loss, tolerances.
     status    how it ended, in words; with runs, a list with one entry a run (in flat order).
     ledger    (*runs) totals over every step made, recorded or not.
+    model     the margin function of a run that is not a product of matrices: one run, weights (T, *shape) of any shape.
     """
 
     weights: list[Tensor]
@@ -29,6 +33,7 @@ class Trajectory:
     settings: dict[str, Any]
     status: str | list[str]
     ledger: dict[str, Tensor] = field(default_factory=dict)
+    model: Model | None = None
 
     def __len__(self) -> int:
         return self.weights[0].shape[0]
@@ -41,7 +46,7 @@ class Trajectory:
     @property
     def runs(self) -> tuple[int, ...]:
         """The leading dimensions of the weights, () for a single run."""
-        return tuple(self.weights[0].shape[1:-2])
+        return () if self.model is not None else tuple(self.weights[0].shape[1:-2])
 
     @property
     def final(self) -> list[Tensor]:
@@ -50,15 +55,19 @@ class Trajectory:
 
     @property
     def predictor(self) -> Tensor:
-        """End-to-end vectors w of a network with one output, (T, *runs, d)."""
+        """End-to-end vectors w of a network with one output, (T, *runs, d), also of a model that has them."""
+        if self.model is not None:
+            return self.model.predictor(self.weights)
         return networks.predictor(self.weights)
 
     def at(self, i: int) -> list[Tensor]:
         """Weights at recorded point i."""
         return [W[i] for W in self.weights]
 
-    def margins(self, z: Tensor) -> Tensor:
-        """Margins <w, z_i>, (T, *runs, n)."""
+    def margins(self, z: Tensor | None = None) -> Tensor:
+        """Margins <w, z_i>, (T, *runs, n); those of the model, if there is one."""
+        if self.model is not None:
+            return self.model(self.weights)
         return networks.margins(self.weights, z)
 
     def between(self, clock: str, values: Tensor) -> list[Tensor]:
@@ -83,6 +92,8 @@ class Trajectory:
 
     def run(self, r: int) -> Trajectory:
         """The single run with flat index r."""
+        if self.model is not None:
+            return self
         shape = (len(self), -1)
         return Trajectory(
             weights=[W.reshape(*shape, *W.shape[-2:])[:, r] for W in self.weights],

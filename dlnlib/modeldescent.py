@@ -1,0 +1,137 @@
+"""Full-batch and stochastic descent on any model, by the rules of `rules` and `steepest`, with counts over all steps."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from dlnlib.errors import BadParameter, NonFinite
+from dlnlib.rules import Constant, LossScaled, need_positive
+from dlnlib.steepest import NORMS, Seen, Steepest
+from dlnlib.trajectory import Trajectory
+
+__all__ = ["descend_model"]
+
+_COUNTED = ("l2", "linf", "l1")  # norms in which the smoothed margin is watched in any case
+_ROUNDING = 1e-13
+
+
+def descend_model(params, model, loss, rule, steps, records, momentum, weight_decay) -> Trajectory:
+    """`descent.descend` for one run of a model.
+
+    The ledger: `steps`; `risk_increases`; and where the degree L is known, for each norm (l2, linf, l1, and the rule's
+    own), over the steps from points with sum l(q_i) < l(0), `decreases_<norm>` of the smoothed margin
+    l^{-1}(sum l)/||theta||^L beyond rounding, and `largest_decrease_<norm>`, relative.
+    """
+    from dlnlib.descent import record_steps
+    from dlnlib.kernels import dual
+    from dlnlib.kernels.compiled import LOSSES
+
+    need_positive(steps=steps, records=records)
+    if loss.name == "squared":
+        raise BadParameter("the squared loss has no log domain here: use exponential, logistic or polynomial")
+    number, theta = LOSSES.index(loss.name), model.flat(params)
+    move = _mover(rule, model, loss, momentum, weight_decay)
+    counted = tuple(dict.fromkeys((*_COUNTED, *([rule.norm] if isinstance(rule, Steepest) else []))))
+    watch = _Watch(model, loss, counted)
+    goals = set(record_steps(int(steps), records))
+    points, clocks, log_time, status, made = [], [], -math.inf, "finished", 0
+    for t in range(int(steps) + 1):
+        at = model.forward(theta)
+        log_p, log_mean, psi = dual.slopes(number, at.q)
+        if not math.isfinite(psi):
+            if t == 0:
+                raise NonFinite(f"log(1/risk) at the start is {psi}, needed a finite number")
+            status = f"diverged at step {t}"
+            break
+        watch(theta, psi, len(at.q))
+        made = t
+        if t in goals:
+            points.append(theta)
+            clocks.append((t, log_time, psi))
+        if t == steps:
+            break
+        rows = np.flatnonzero(log_p > log_p.max() - 50)
+        ascent = np.exp(log_p[rows]) @ model.jacobian(at, rows)
+        delta, lasted = move(Seen(theta, at, log_p, log_mean, psi, ascent))
+        theta, log_time = theta + delta, np.logaddexp(log_time, lasted)
+    like = params[0]
+    path, (step, log_times, psis) = like.new_tensor(np.array(points)), like.new_tensor(np.array(clocks)).unbind(1)
+    settings = {"dynamics": "descent", "rule": repr(rule), "model": model.name, "loss": loss.name,
+                "momentum": momentum, "weight_decay": weight_decay, "rule_of_theorem": False}  # fmt: skip
+    return Trajectory(
+        weights=model.parts(path),
+        clocks={"step": step, "log_time": log_times, "log_norm": torch.linalg.vector_norm(path, dim=1).log(),
+                "log_inverse_risk": psis},
+        settings=settings,
+        status=status,
+        ledger={"steps": torch.tensor(made), **watch.ledger()},
+        model=model,
+    )  # fmt: skip
+
+
+class _Watch:
+    """Counts of increases of the risk, and of decreases of the smoothed margin in several norms."""
+
+    def __init__(self, model, loss, norms):
+        self.model, self.loss = model, loss
+        self.norms = norms if model.degree is not None else ()
+        self.last = None
+        self.increases, self.decreases, self.largest = 0, dict.fromkeys(norms, 0), dict.fromkeys(norms, 0.0)
+
+    def __call__(self, theta, psi, n):
+        sizes = [NORMS[name][0](theta, self.model) for name in self.norms]
+        alpha = self.inverse(math.log(n) - psi)
+        if self.last is not None:
+            before, margin_before, sizes_before = self.last
+            self.increases += psi < before - _ROUNDING * (1 + abs(before))
+            if margin_before > 0:
+                for name, size, old in zip(self.norms, sizes, sizes_before, strict=True):
+                    fall = self.model.degree * math.log(size / old) - (math.log(alpha / margin_before)
+                                                                       if alpha > 0 else -math.inf)  # fmt: skip
+                    if fall > _ROUNDING:
+                        self.decreases[name] += 1
+                        self.largest[name] = max(self.largest[name], -math.expm1(-fall))
+        self.last = psi, alpha, sizes
+
+    def inverse(self, log_sum):
+        if self.loss.name == "exponential":
+            return -log_sum
+        if self.loss.name == "logistic" and log_sum < -40:
+            return -log_sum
+        return self.loss.inverse(torch.tensor(log_sum, dtype=torch.float64)).item()
+
+    def ledger(self):
+        found = {"risk_increases": torch.tensor(self.increases)}
+        for name in self.norms:
+            found[f"decreases_{name}"] = torch.tensor(self.decreases[name])
+            found[f"largest_decrease_{name}"] = torch.tensor(self.largest[name], dtype=torch.float64)
+        return found
+
+
+def _mover(rule, model, loss, momentum, weight_decay):
+    if hasattr(rule, "mover"):
+        if momentum or weight_decay:
+            raise BadParameter(f"momentum and weight_decay go with Constant, not with {rule!r}: leave them 0")
+        return rule.mover(model, loss)
+    if isinstance(rule, Constant):
+        velocity = np.zeros(model.size)
+
+        def constant(seen):
+            nonlocal velocity
+            gradient = -math.exp(seen.log_mean) * seen.ascent + weight_decay * seen.theta
+            velocity = momentum * velocity - rule.eta * gradient
+            return velocity, math.log(rule.eta)
+
+        return constant
+    if isinstance(rule, LossScaled) and model.degree is not None and not (momentum or weight_decay):
+        L = model.degree
+
+        def scaled(seen):
+            log_eta = math.log(rule.c / max(1.0, L**2 * float(seen.theta @ seen.theta) ** (L - 1))) + seen.psi
+            return math.exp(log_eta + seen.log_mean) * seen.ascent, log_eta
+
+        return scaled
+    raise BadParameter(f"rule {rule!r} is not one for {model.name}: take Constant or one of dlnlib.steepest")
