@@ -101,6 +101,8 @@ class _Run:
             return math.inf
         shift, size = max(1 - start, 0.0), self.size()
         now = self.progress() + shift
+        if now >= target + shift:  # the last step went past this level too, which is recorded a little later
+            return 1e-3 * size
         return size * math.expm1(min(math.log((target + shift) / now) * now / (size * self.here.growth), 700.0))
 
     def allowed(self):
