@@ -45,7 +45,7 @@ def companion(p: Tensor, order: int) -> Tensor:
     slope = derivative(torch.as_tensor(p, dtype=torch.float64))
     high = torch.nonzero(slope[order:])
     if order < 1 or len(high):
-        raise BadParameter(f"p has degree {len(slope)}, the order is {order}; needed an order >= 1 and no higher degree")
+        raise BadParameter(f"p has degree {len(slope)}, the order is {order}; needed an order >= max(degree, 1)")
     return slope[:order] / (order - torch.arange(min(order, len(slope)), dtype=slope.dtype))
 
 
