@@ -23,7 +23,8 @@ __all__ = ["FeedForward", "feedforward", "deep_linear", "relu", "two_layer", "sk
 
 _SMOOTH = {
     "linear": (lambda a: a, lambda a: np.ones_like(a), lambda a: a),
-    "softplus": (lambda a: np.logaddexp(0, a), lambda a: 1 / (1 + np.exp(-a)), torch.nn.Softplus(threshold=700)),
+    "softplus": (lambda a: np.logaddexp(0, a), lambda a: np.exp(-np.logaddexp(0, -a)),  # a sigmoid without overflow
+                 torch.nn.Softplus(threshold=700)),
     "tanh": (np.tanh, lambda a: 1 - np.tanh(a) ** 2, torch.tanh),
 }  # value, slope, the same for tensors
 _POWERS = {"relu": 1, "relu^2": 2, "relu^3": 3}

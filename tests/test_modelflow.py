@@ -189,3 +189,10 @@ def test_refusals():
     with pytest.raises(IntegratorStalled, match="max_steps"):
         model = ff.two_layer(x, y, 4)
         flow.follow(model.start(0), model, EXP, until=300, max_steps=20)
+
+
+def test_levels_closer_than_a_step_overshoots_do_not_stop_the_run():
+    z = data.load("random:n=20,d=5,gap=0.3", seed=0).scaled().z
+    model = ff.skip(z, 4)
+    run = flow.follow(model.start(0, 0.1), model, losses.exponential, until=4, per_decade=40)
+    assert (run.clocks["log_inverse_risk"].diff() > 0).all()
