@@ -1,7 +1,7 @@
-r"""Margins in the norms of `steepest`: the largest one by linear programming, and what a run itself certifies about it.
+r"""Margins in the norms of `steepest`: the largest by linear programming, and what a run itself certifies about it.
 
-gamma = max over ||w|| <= 1 of min_i <w, z_i> = min over p in the simplex of ||z^T p||_*, with the dual norm ||.||_*. So any
-w != 0 and any p bracket it: min_i <w, z_i>/||w|| <= gamma <= ||z^T p||_*.
+gamma = max over ||w|| <= 1 of min_i <w, z_i> = min over p in the simplex of ||z^T p||_*, with the dual norm ||.||_*. So
+any w != 0 and any p bracket it: min_i <w, z_i>/||w|| <= gamma <= ||z^T p||_*.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GAP = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class GeometricMargin:
-    """gamma, attained by `direction` (d,) of norm 1; `dual` (n,) sums to 1 and ||z^T dual||_* = gamma up to `gap`, relative."""
+    """gamma, attained by `direction` (d,), norm 1; `dual` (n,) sums to 1, ||z^T dual||_* = gamma up to a relative `gap`."""
 
     norm: str
     margin: float
@@ -40,7 +40,7 @@ class GeometricMargin:
 
 
 def norm(name: str, w: Tensor, shape: Sequence[int] | None = None) -> Tensor:
-    """||w||, (*lead,), of vectors w (*lead, d): l2, linf, l1, or the largest singular value of w as a matrix of this shape."""
+    """||w||, (*lead,), of vectors w (*lead, d): l2, linf, l1, or largest singular value of w as a matrix of `shape`."""
     if name == "spectral":
         return torch.linalg.matrix_norm(w.unflatten(-1, tuple(shape)), 2)
     return torch.linalg.vector_norm(w, {"l2": 2, "linf": math.inf, "l1": 1}[name], -1)
@@ -75,12 +75,13 @@ def largest(name: str, z: Tensor) -> GeometricMargin:
     if low <= 0:
         raise NotSeparable(f"largest {name} margin found is {low:.3g}, needed above 0")
     if high - low > _GAP * high:
-        raise NotCertified(f"relative duality gap {(high - low) / high:.1e} found, needed at most {_GAP:.0e}: rescale the data")
+        raise NotCertified(f"relative duality gap {(high - low) / high:.1e} found, needed at most {_GAP:.0e}: "
+                           "rescale the data")  # fmt: skip
     return GeometricMargin(name, low, w, p, (high - low) / high)
 
 
 def _programme(name, z):
-    """w (d,) and the multipliers of the points (n,), for w = a - b with a, b >= 0; features that are 0 have no weight."""
+    """w (d,) and the multipliers of the points (n,), for w = a - b with a, b >= 0; none for zero features."""
     from scipy.optimize import linprog
 
     used = np.abs(z).max(0) > 0
@@ -91,7 +92,8 @@ def _programme(name, z):
         rows, right = np.vstack([rows, np.append(np.ones(2 * m), 0.0)]), np.append(right, 1.0)
     found = linprog(np.append(np.zeros(2 * m), -1.0), rows, right, bounds=bounds, method="highs-ds")
     if not found.success or found.x[-1] <= 1e-12:
-        raise NotSeparable(f"the largest {name} margin is {found.x[-1] if found.success else math.nan:.3g}, needed above 0")
+        reached = found.x[-1] if found.success else math.nan
+        raise NotSeparable(f"the largest {name} margin is {reached:.3g}, needed above 0")
     w = np.zeros(z.shape[1])
     w[used] = found.x[:m] - found.x[m : 2 * m]
     return w, -found.ineqlin.marginals[:n]
@@ -109,6 +111,7 @@ def two_layer_factor(name: str, width: int) -> float:
 def ceiling(gamma: float, entropy: float, size: Tensor) -> Tensor:
     r"""Upper bound gamma `size` - H(p*) of psi = -log sum_i e^{-q_i} where q = z beta with ||beta|| <= size.
 
-    psi is the least value of sum p_i q_i - H(p) over p in the simplex; this is its value at an optimal dual p*. Derived here.
+    psi is the least value of sum p_i q_i - H(p) over p in the simplex; this is its value at an optimal dual p*.
+    Derived here.
     """
     return gamma * size - entropy

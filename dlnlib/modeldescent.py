@@ -69,10 +69,9 @@ def _one_layer(theta, model, rule, goals):
         epsilon, betas = math.log(rule.epsilon) if rule.epsilon > 0 else -math.inf, (rule.beta1, rule.beta2)
     theta, moments = theta.copy(), np.zeros((2, model.size))
     state, falls, largest = np.array([0.0, math.nan, 0, 0, 0, 0, 0]), np.zeros(3), np.zeros(3)
-    points, clocks, last = [], [], 0
+    points, clocks, last, number = [], [], 0, onelayer.RULES.index(name)
     for goal in goals:
-        psi = onelayer.advance(theta, model.z, onelayer.RULES.index(name), rule.h, epsilon, betas, moments, state, falls,
-                               largest, goal - last)
+        psi = onelayer.advance(theta, model.z, number, rule.h, epsilon, betas, moments, state, falls, largest, goal - last)
         if not math.isfinite(psi):
             if goal == 0:
                 raise NonFinite(f"log(1/risk) at the start is {psi}, needed a finite number")

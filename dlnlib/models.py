@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
 
-__all__ = ["Model", "Pass", "Autograd", "autograd", "Linear", "linear", "Diagonal", "diagonal", "Circular", "circular_convolution"]
+__all__ = ["Model", "Pass", "Autograd", "autograd", "Linear", "linear", "Diagonal", "diagonal", "Circular",
+           "circular_convolution"]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ def test_refusals():
         descent.descend(model.start(0), model, EXP, steepest.LogLoss(0.1), 5, momentum=0.9)
 
 
-@pytest.mark.parametrize("rule", [steepest.Steepest("l2", 0.3), steepest.Steepest("linf", 0.05), steepest.Steepest("l1", 0.05),
-                                  steepest.Adam(0.01, 1e-3), steepest.Adam(0.01, 0.0, beta2=0.99)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize("rule", [
+    steepest.Steepest("l2", 0.3), steepest.Steepest("linf", 0.05), steepest.Steepest("l1", 0.05),
+    steepest.Adam(0.01, 1e-3), steepest.Adam(0.01, 0.0, beta2=0.99)], ids=repr)  # fmt: skip
 def test_compiled_steps_of_one_layer_are_those_of_any_model(rule):
     fast, slow = models.linear(Z), ff.deep_linear(Z)
     start = slow.start(1)

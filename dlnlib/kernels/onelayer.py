@@ -1,4 +1,4 @@
-"""Normalised steepest descent and Adam on one linear layer with the exponential loss: millions of steps, every one watched.
+"""Normalised steepest descent and Adam on one linear layer with the exponential loss: millions of steps, all watched.
 
 The same steps and counts as the loop over any model in `modeldescent`, in about a microsecond each for small data.
 """
@@ -107,7 +107,8 @@ def _watch(w, psi, n, state, decreases, largest):
         state[2] += psi < before - ROUNDING * (1 + abs(before))
         if margin_before > 0:
             for k in range(3):
-                fall = math.log(sizes[k] / state[3 + k]) - (math.log(margin / margin_before) if margin > 0 else -math.inf)
+                gain = math.log(margin / margin_before) if margin > 0 else -math.inf
+                fall = math.log(sizes[k] / state[3 + k]) - gain
                 if fall > ROUNDING:
                     decreases[k] += 1
                     largest[k] = max(largest[k], -math.expm1(-fall))
