@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from dlnlib.errors import BadParameter, NonFinite
+from dlnlib.models import Linear
 from dlnlib.rules import Constant, LossScaled, need_positive
-from dlnlib.steepest import NORMS, Seen, Steepest
+from dlnlib.steepest import NORMS, Adam, Seen, Steepest
 from dlnlib.trajectory import Trajectory
 
 __all__ = ["descend_model"]
@@ -26,19 +27,85 @@ def descend_model(params, model, loss, rule, steps, records, momentum, weight_de
     l^{-1}(sum l)/||theta||^L beyond rounding, and `largest_decrease_<norm>`, relative.
     """
     from dlnlib.descent import record_steps
+<<<<<<< HEAD
     from dlnlib.kernels import dual
     from dlnlib.kernels.slopes import number_of
+=======
+>>>>>>> steepest
 
     need_positive(steps=steps, records=records)
     if loss.name == "squared":
         raise BadParameter("the squared loss has no log domain here: use exponential, logistic or polynomial")
+<<<<<<< HEAD
     number, theta = number_of(loss), model.flat(params)
+=======
+    goals = record_steps(int(steps), records)
+>>>>>>> steepest
     move = _mover(rule, model, loss, momentum, weight_decay)
+    if _compiled(model, loss, rule):
+        points, clocks, status, ledger = _one_layer(model.flat(params), model, rule, goals)
+    else:
+        points, clocks, status, ledger = _steps(model.flat(params), model, loss, rule, move, goals)
+    like = params[0]
+    path, (step, log_times, psis) = like.new_tensor(np.array(points)), like.new_tensor(np.array(clocks)).unbind(1)
+    settings = {"dynamics": "descent", "rule": repr(rule), "model": model.name, "loss": loss.name,
+                "momentum": momentum, "weight_decay": weight_decay, "rule_of_theorem": False}  # fmt: skip
+    return Trajectory(
+        weights=model.parts(path),
+        clocks={"step": step, "log_time": log_times, "log_norm": torch.linalg.vector_norm(path, dim=1).log(),
+                "log_inverse_risk": psis},
+        settings=settings,
+        status=status,
+        ledger=ledger,
+        model=model,
+    )  # fmt: skip
+
+
+def _compiled(model, loss, rule):
+    """Whether `kernels.onelayer` makes the same steps."""
+    norms = isinstance(rule, Steepest) and rule.norm != "spectral"
+    return isinstance(model, Linear) and loss.name == "exponential" and (norms or isinstance(rule, Adam))
+
+
+def _one_layer(theta, model, rule, goals):
+    """Points and clocks at the steps `goals`, status and ledger, by the compiled loop."""
+    from dlnlib.kernels import onelayer
+
+    name, epsilon, betas = "adam", -math.inf, (0.9, 0.999)
+    if isinstance(rule, Steepest):
+        name = rule.norm
+    else:
+        epsilon, betas = math.log(rule.epsilon) if rule.epsilon > 0 else -math.inf, (rule.beta1, rule.beta2)
+    theta, moments = theta.copy(), np.zeros((2, model.size))
+    state, falls, largest = np.array([0.0, math.nan, 0, 0, 0, 0, 0]), np.zeros(3), np.zeros(3)
+    points, clocks, last, number = [], [], 0, onelayer.RULES.index(name)
+    for goal in goals:
+        psi = onelayer.advance(theta, model.z, number, rule.h, epsilon, betas, moments, state, falls, largest, goal - last)
+        if not math.isfinite(psi):
+            if goal == 0:
+                raise NonFinite(f"log(1/risk) at the start is {psi}, needed a finite number")
+            break
+        last = goal
+        points.append(theta.copy())
+        clocks.append((goal, math.log(goal * rule.h) if goal else -math.inf, psi))
+    found = {"steps": torch.tensor(last), "risk_increases": torch.tensor(int(state[2]))}
+    for k, norm in enumerate(onelayer.WATCHED):
+        found[f"decreases_{norm}"] = torch.tensor(int(falls[k]))
+        found[f"largest_decrease_{norm}"] = torch.tensor(largest[k], dtype=torch.float64)
+    return points, clocks, "finished" if last == goals[-1] else f"diverged after step {last}", found
+
+
+def _steps(theta, model, loss, rule, move, goals):
+    """The same for any model and rule."""
+    from dlnlib.kernels import dual
+    from dlnlib.kernels.compiled import LOSSES
+
+    number, steps = LOSSES.index(loss.name), goals[-1]
     counted = tuple(dict.fromkeys((*_COUNTED, *([rule.norm] if isinstance(rule, Steepest) else []))))
     watch = _Watch(model, loss, counted)
-    goals = set(record_steps(int(steps), records))
+    goals = set(goals)
     points, clocks, log_time, status, made = [], [], -math.inf, "finished", 0
-    for t in range(int(steps) + 1):
+    for t in range(steps + 1):
         at = model.forward(theta)
         log_p, log_mean, psi = dual.slopes(number, at.q)
         if not math.isfinite(psi):
@@ -57,19 +124,7 @@ def descend_model(params, model, loss, rule, steps, records, momentum, weight_de
         ascent = np.exp(log_p[rows]) @ model.jacobian(at, rows)
         delta, lasted = move(Seen(theta, at, log_p, log_mean, psi, ascent))
         theta, log_time = theta + delta, np.logaddexp(log_time, lasted)
-    like = params[0]
-    path, (step, log_times, psis) = like.new_tensor(np.array(points)), like.new_tensor(np.array(clocks)).unbind(1)
-    settings = {"dynamics": "descent", "rule": repr(rule), "model": model.name, "loss": loss.name,
-                "momentum": momentum, "weight_decay": weight_decay, "rule_of_theorem": False}  # fmt: skip
-    return Trajectory(
-        weights=model.parts(path),
-        clocks={"step": step, "log_time": log_times, "log_norm": torch.linalg.vector_norm(path, dim=1).log(),
-                "log_inverse_risk": psis},
-        settings=settings,
-        status=status,
-        ledger={"steps": torch.tensor(made), **watch.ledger()},
-        model=model,
-    )  # fmt: skip
+    return points, clocks, status, {"steps": torch.tensor(made), **watch.ledger()}
 
 
 class _Watch:

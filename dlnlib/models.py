@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
 
-__all__ = ["Model", "Pass", "Autograd", "autograd", "Diagonal", "diagonal", "Circular", "circular_convolution"]
+__all__ = ["Model", "Pass", "Autograd", "autograd", "Linear", "linear", "Diagonal", "diagonal", "Circular",
+           "circular_convolution"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,37 @@ def autograd(function, shapes, degree: int | None = None, name: str = "a functio
     A kink of the function is not seen; the flow crosses it with the steps that its error control allows.
     """
     return Autograd(name, tuple(tuple(s) for s in shapes), degree, function)
+
+
+# --- one layer -------------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Linear(Model):
+    """q_i = <z_i, W> of one parameter W of any shape; z (n, P) has the points in rows."""
+
+    z: np.ndarray = field(repr=False)
+
+    def predictor(self, params) -> Tensor:
+        """W in a row, (*lead, P)."""
+        (W,) = params
+        return W.flatten(W.ndim - len(self.shapes[0]))
+
+    def __call__(self, params):
+        return self.predictor(params) @ torch.from_numpy(self.z).mT
+
+    def forward(self, theta, on=None):
+        return Pass(theta, self.z @ theta, np.empty(0))
+
+    def jacobian(self, at, rows=slice(None)):
+        return self.z[rows]
+
+
+def linear(z: Tensor, shape: Sequence[int] | None = None) -> Linear:
+    """One linear layer on z (n, d) = y x; `shape` for points that are matrices or images, (d,) otherwise."""
+    shape = (z.shape[1],) if shape is None else tuple(shape)
+    if math.prod(shape) != z.shape[1]:
+        raise ShapeMismatch(f"shape {shape} has {math.prod(shape)} entries, the points have {z.shape[1]}")
+    return Linear("linear", (shape,), 1, _array(z))
 
 
 # --- products of vectors ---------------------------------------------------------------------------------------------

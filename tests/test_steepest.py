@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from dlnlib import descent, kkt, losses, networks, steepest
+from dlnlib import descent, kkt, losses, models, networks, steepest
 from dlnlib import feedforward as ff
-from dlnlib.errors import BadParameter
+from dlnlib.errors import BadParameter, ShapeMismatch
 
 F64 = torch.float64
 EXP = losses.exponential
@@ -49,10 +49,10 @@ def test_directions_are_steepest_of_their_norm(name):
 
 
 def test_each_norm_maximises_its_own_margin():
-    model, found = ff.deep_linear(Z), {}
-    for name, h, steps in (("l2", 0.03, 4000), ("linf", 0.03, 4000), ("l1", 0.06, 4000)):
-        run = descent.descend(model.start(0), model, EXP, steepest.Steepest(name, h), steps)
-        w = run.final[0][0]
+    model, found = models.linear(Z), {}
+    for name, h, steps in (("l2", 0.003, 40000), ("linf", 0.003, 40000), ("l1", 0.006, 40000)):
+        run = descent.descend(ff.deep_linear(Z).start(0)[0], model, EXP, steepest.Steepest(name, h), steps)
+        w = run.final[0]
         q = (Z @ w).min()
         found[name] = torch.stack([q / w.norm(), q / w.abs().max(), q / w.abs().sum()])
         assert run.ledger[f"largest_decrease_{name}"] < 0.01  # chatter of coordinates, of relative size h / ||theta||
@@ -136,3 +136,30 @@ def test_refusals():
     with pytest.raises(BadParameter, match="momentum"):
         model = ff.deep_linear(Z)
         descent.descend(model.start(0), model, EXP, steepest.LogLoss(0.1), 5, momentum=0.9)
+
+
+@pytest.mark.parametrize("rule", [
+    steepest.Steepest("l2", 0.3), steepest.Steepest("linf", 0.05), steepest.Steepest("l1", 0.05),
+    steepest.Adam(0.01, 1e-3), steepest.Adam(0.01, 0.0, beta2=0.99)], ids=repr)  # fmt: skip
+def test_compiled_steps_of_one_layer_are_those_of_any_model(rule):
+    fast, slow = models.linear(Z), ff.deep_linear(Z)
+    start = slow.start(1)
+    one = descent.descend([start[0][0]], fast, EXP, rule, 400)
+    other = descent.descend(start, slow, EXP, rule, 400)
+    assert_allclose(one.weights[0], other.weights[0][:, 0], rtol=1e-9, atol=1e-10)
+    for clock in ("step", "log_time", "log_inverse_risk"):
+        assert_allclose(one.clocks[clock], other.clocks[clock], rtol=1e-9, atol=1e-10)
+    assert one.ledger.keys() == other.ledger.keys() and len(one) == len(other)
+    for name, found in one.ledger.items():
+        assert_allclose(found, other.ledger[name], rtol=1e-6, atol=1e-10)
+
+
+def test_linear_model_on_matrices():
+    z = torch.cat([Z, Z[:, :1]], 1)
+    model = models.linear(z, (2, 3))
+    W = model.start(0)
+    assert_allclose(model(W), (z.reshape(-1, 2, 3) * W[0]).sum((1, 2)))
+    run = descent.descend(W, model, EXP, steepest.Steepest("spectral", 0.05), 300)
+    assert run.ledger["decreases_spectral"] <= 10 and run.predictor.shape == (len(run), 6)
+    with pytest.raises(ShapeMismatch, match="7 entries"):
+        models.linear(z, (7,))
