@@ -43,7 +43,7 @@ def _across(g: Tensor, v: Tensor) -> Tensor:
 
 
 def block(weights: list[Tensor], units: Tensor) -> list[Tensor]:
-    """[B, C]: rows of the lower and columns of the upper of two layers that belong to these units (a mask or indices)."""
+    """[B, C]: rows of the lower and columns of the upper of two layers that belong to these units (mask, indices)."""
     below, above = weights
     return [below[..., units, :], above[..., :, units]]
 
