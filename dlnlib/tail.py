@@ -48,14 +48,20 @@ def block(weights: list[Tensor], units: Tensor) -> list[Tensor]:
     return [below[..., units, :], above[..., :, units]]
 
 
-def block_gap(start: list[Tensor], now: list[Tensor]) -> Tensor:
-    """||B||_F^2 - ||B||_2^2 up to O(||B||^-2) from above: gap(C) + v^T G v - tr G, v the first right vector of C, (T,).
+def block_gap(start: list[Tensor], now: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Least and largest ||B||_F^2 - ||B||_2^2, (T,) each: gap(C) + v^T G v - tr G - r, v the first right vector of C.
 
-    start, now: [B, C] of `block`, with G = C^T C - B B^T conserved because the units are on at the same points.
+    start: [B, C] of `block`, now the same at T records; G = C^T C - B B^T is conserved because the units are on at the
+    same points. ||P G v||^2/||B||_2^2 <= r <= ||P G v||^2/(||B||_2^2 - ||P B||_F^2), as in `gap_range`.
     """
     (G,) = metrics.balance(start)
     v = metrics.top_singular(now[1])[2]
-    return metrics.rank_one_gap(now[1]) + ((v @ G) * v).sum(-1) - G.trace()
+    across = _across(v @ G, v)
+    top = torch.linalg.matrix_norm(now[0], 2) ** 2
+    PB = now[0] - v[:, :, None] * (v[:, None, :] @ now[0])
+    room = top - PB.square().sum((-2, -1))
+    ceiling = metrics.rank_one_gap(now[1]) + ((v @ G) * v).sum(-1) - G.trace()
+    return ceiling - torch.where(room > 0, across / room, math.inf), ceiling - across / top
 
 
 def block_gap_bound(start: list[Tensor], tail: list[Tensor]) -> Tensor:
