@@ -1,11 +1,18 @@
 r"""What the gradient flow of a model conserves, and its drift along a run.
 
 A hidden unit whose activation is homogeneous of degree k: ||incoming||^2 - k ||outgoing||^2, biases counted as incoming
+<<<<<<< HEAD
 (LJ22 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
 Diagonal networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
+=======
+(LJ22; DHL18 for k = 1); two linear units: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2). Diagonal
+networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
+>>>>>>> rectifiers
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +22,7 @@ from dlnlib.errors import BadParameter
 from dlnlib.feedforward import _POWERS, FeedForward
 from dlnlib.models import Circular, Diagonal, Model
 
-__all__ = ["unit_balance", "conserved", "drift"]
+__all__ = ["unit_balance", "conserved", "drift", "speed"]
 
 
 def unit_balance(model: FeedForward, params: list[Tensor]) -> list[Tensor]:
@@ -61,5 +68,25 @@ def drift(model: Model, params: list[Tensor]) -> Tensor:
     """max |G - G(0)| / ||theta||^2 over all of `conserved`, (T,), for params (T, *shape) along a run."""
     T = len(params[0])
     size = torch.stack([p.reshape(T, -1).square().sum(1) for p in params]).sum(0)
+<<<<<<< HEAD
     moved = [(G - G[0]).reshape(T, -1).abs().amax(1) for G in conserved(model, params).values()]
+=======
+    moved = [(Q - Q[0]).reshape(T, -1).abs().amax(1) for Q in conserved(model, params).values()]
+>>>>>>> rectifiers
     return torch.stack(moved).amax(0) / size if moved else torch.zeros_like(size)
+
+
+def speed(quantity: Callable[[list[Tensor]], Tensor], model: Model, params: list[Tensor]) -> Tensor:
+    """max |dI/dtau| / (||theta|| ||g||) of I = quantity(params), a scalar, along dtheta/dtau = g = grad log(1/R).
+
+    R is the mean exponential loss; one point (*shape), away from kinks. Exact up to rounding: no run is needed to say
+    what is conserved.
+    """
+    leaves = [p.detach().clone().requires_grad_() for p in params]
+    log_risk = torch.logsumexp(-model(leaves), dim=-1)
+    g = [-slope for slope in torch.autograd.grad(log_risk, leaves)]
+    point = [p.detach() for p in params]
+    slopes = torch.autograd.functional.jacobian(lambda *p: quantity(list(p)), tuple(point))
+    moved = sum((J.flatten(J.ndim - v.ndim) * v.flatten()).sum(-1) for J, v in zip(slopes, g, strict=True))
+    size, pace = (torch.stack([p.square().sum() for p in a]).sum().sqrt() for a in (point, g))
+    return moved.abs().max() / (size * pace)

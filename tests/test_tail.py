@@ -1,38 +1,43 @@
-"""The limit for the loss with a polynomial tail: stationarity, rescaling, and a run at depth 1."""
+"""Gaps of a linear tail between their two bounds, whatever feeds it; blocks of units against the whole layer."""
 
-import pytest
 import torch
 
-from dlnlib import data, flow, metrics, networks, theory
-from dlnlib.errors import NotSeparable
-from dlnlib.losses import polynomial
+from dlnlib import feedforward, flow, losses, metrics, tail, theory
+
+F64 = torch.float64
+X = torch.eye(2, dtype=F64)
+Y = torch.tensor([1.0, -1.0], dtype=F64)
 
 
-@pytest.mark.parametrize("name", ["six-points", "random:n=20,d=5", "random:n=5,d=20", "spanning:n=20,d=5"])
-def test_stationary_and_free_of_scale(name):
-    z = data.load(name).scaled().z
-    u, p = theory.tail_direction(z)
-    pull = (z / (z @ u)[:, None] ** 2).sum(0)
-    assert metrics.direction_error(pull, u) < 1e-12
-    v, q = theory.tail_direction(1e6 * z)
-    assert metrics.direction_error(v, u) < 1e-12
-    assert torch.allclose(1e6 * q, p, rtol=1e-8, atol=1e-12)
+def run_of(until=1e4):
+    model = feedforward.relu(X, Y, [6, 5, 4], linear_tail=2)
+    start = model.start(0)
+    return start, flow.follow(start, model, losses.exponential, until=until, accuracy=1e-8)
 
 
-def test_not_the_maximum_margin():
-    z = data.six_points().z
-    assert metrics.direction_error(theory.tail_direction(z)[0], theory.max_margin(z).direction) > 0.05
+def test_gaps_lie_in_the_range_and_the_range_closes():
+    start, run = run_of()
+    gaps = torch.stack([metrics.rank_one_gap(W) for W in run.weights[1:]], -1)
+    least, most = tail.gap_range(start[1:], run.weights[1:])
+    assert (gaps <= most + 1e-7).all() and (gaps >= least - 1e-7).all()
+    assert (most - least)[-1].max() <= 1e-3 * gaps[-1, :2].min()
 
 
-def test_depth_one_keeps_the_offset():
-    z = data.six_points().scaled().z
-    u, p = theory.tail_direction(z)
-    run = flow.follow(networks.gaussian([2, 1], 0), z, polynomial, until_norm=1e6)
-    across = metrics.perpendicular(run.predictor[-1], u)
-    assert (across - p).norm() < 1e-5
-    assert (across + p).norm() > 0.1  # the sign matters
+def test_the_range_misses_a_layer_of_rectifiers():
+    start, run = run_of()
+    gap = metrics.rank_one_gap(run.weights[0])
+    assert gap[-1] > tail.gap_range(start, run.weights)[1][-1, 0] + 1
 
 
-def test_not_separable():
-    with pytest.raises(NotSeparable):
-        theory.tail_direction(data.not_separable().z)
+def test_block_gap_is_exact_for_a_linear_layer():
+    model = feedforward.relu(X, Y, [4, 3], linear_tail=2)
+    start = model.start(1)
+    run = flow.follow(start, model, losses.exponential, until=1e4, accuracy=1e-8)
+    units = torch.tensor([0, 2])
+    first, now = tail.block(start[:2], units), tail.block([W[-1:] for W in run.weights[:2]], units)
+    gap = metrics.rank_one_gap(now[0])
+    least, most = tail.block_gap(first, now)
+    assert (least - 1e-7 <= gap).all() and (gap <= most + 1e-7).all() and (most - least).max() <= 1e-3
+    assert gap.item() <= tail.block_gap_bound(first, start[1:]).item()
+    assert torch.equal(first[1], start[1][:, units])
+    assert theory.gap_bounds(start[1:])[0] >= metrics.rank_one_gap(run.weights[1]).max()
