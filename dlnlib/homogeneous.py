@@ -89,7 +89,7 @@ def largest_scaled_step(z: torch.Tensor, solution: MaxMargin, depth: int) -> flo
 def largest_step_at(params: list[torch.Tensor], model) -> float:
     r"""The same c for any model, 2 L^2 rho^{2L-2}/lambda, lambda of the features `kkt.features` under p at this point.
 
-    The curvature with which the support vectors' margins are equalised is lambda; the step on psi is c/(L^2 rho^{2L-2}).
+    The curvature with which the support vectors' margins are equalised is lambda; psi is stepped by c/(L^2 rho^{2L-2}).
     """
     rho2, p = sum(float(W.square().sum()) for W in params), kkt.log_slopes(model(params)).exp()
     return 2 * model.degree**2 * rho2 ** (model.degree - 1) / _spread(kkt.features(params, model), p)
@@ -102,7 +102,7 @@ def _spread(rows: torch.Tensor, weights: torch.Tensor) -> float:
 
 
 def pattern_bound(params: list[torch.Tensor], model) -> float:
-    r"""max_j ||v_j||/2, above q_min/||theta||^2 of all theta with the activation patterns of the units of a . relu(W x).
+    r"""max_j ||v_j||/2, above q_min/||theta||^2 of all theta with the activation patterns of these units.
 
     v_j = sum_{i on} p_i y_i x_i, p the softmax weights here: min q <= sum p_i q_i = sum_j a_j <w_j, v_j>, which is at
     most max_j ||v_j|| ||theta||^2/2. At kinks, where <w_j, x_i> = 0, any slope serves: that of `kkt.ascent`.
