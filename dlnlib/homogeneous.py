@@ -1,9 +1,10 @@
 r"""What a network of degree L does at a finite risk: its margins, KKT residual, time, largest step; bounds for ReLU.
 
 psi = log(1/sum_i e^{-q_i}) (a sum, as in LL20), rho = ||theta||. A deep linear network late in its run is a rank-one
-chain over the predictor of `theory.at_horizon`, and an excess E that does not grow:
-    rho^2 = L ||w||^{2/L} + E + O(rho^-2),  E = sum_k (||W_k||_F^2 - ||W_k||_2^2) + what no support vector sees.
-Differences of the layers' norms enter at order rho^-2 only. All derived here.
+chain over the predictor of `theory.at_horizon`, ||W_k||_2^2 = s^2 + tilt_k with product ||w||^2, and an excess E:
+    rho^2 = L s^2 + E,  E = sum_k (||W_k||_F^2 - ||W_k||_2^2) + what no support vector sees,
+both conserved late in a run. The tilts, of sum 0, enter at order rho^-2 only: L s^2 = L ||w||^{2/L} + O(rho^-2). All
+derived here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dlnlib.margin import MaxMargin
 from dlnlib.metrics import top_singular
 from dlnlib.theory import at_horizon, gap_limit
 
-__all__ = ["Late", "late", "excess", "log_time", "largest_scaled_step", "largest_step_at", "pattern_bound"]
+__all__ = ["Chain", "chain", "Late", "late", "log_time", "largest_scaled_step", "largest_step_at", "pattern_bound"]
 
 
 @dataclass(frozen=True)
@@ -32,38 +33,62 @@ class Late:
     rho: torch.Tensor
 
 
-def excess(start: list[torch.Tensor], end: list[torch.Tensor], z: torch.Tensor, solution: MaxMargin) -> float:
-    """E from the balance of the start, with the directions that the end has chosen, and what no support vector sees.
+@dataclass(frozen=True)
+class Chain:
+    """What a start makes of rho^2 beyond the chain: `excess` E, and `tilts` (L,) of sum 0."""
 
-    The gaps are conserved combinations (`theory.gap_limit`); the unseen part of v_2^T W_1 is frozen late in a run, and
-    read off the end: it is 0 where the support vectors span.
+    excess: float
+    tilts: torch.Tensor
+
+
+def chain(start: list[torch.Tensor], end: list[torch.Tensor], z: torch.Tensor, solution: MaxMargin) -> Chain:
+    """E and the tilts from the balance of the start, with the directions that the end has chosen.
+
+    The gaps are conserved combinations (`theory.gap_limit`), and so are differences of squared norms; the part of
+    v_2^T W_1 that no support vector sees is frozen late in a run, and read off the end: 0 where they span.
     """
     directions = [top_singular(W)[2] for W in end[1:]]
-    frame = torch.linalg.svd(z[solution.support], full_matrices=False)
-    rank = int(torch.linalg.matrix_rank(z[solution.support]))
+    frame = torch.linalg.svd(z[solution.support], full_matrices=False)[2]
+    frame = frame[: int(torch.linalg.matrix_rank(z[solution.support]))]
     row = directions[0] @ end[0] if directions else end[0][0]
-    unseen = row - (row @ frame[2][:rank].T) @ frame[2][:rank]
-    return float(sum(gap_limit(start, directions))) + float(unseen @ unseen)
+    unseen = (row - (row @ frame.T) @ frame).square().sum()
+    gaps = torch.stack(gap_limit(start, directions))
+    squares = torch.stack([W.square().sum() for W in start]) - gaps
+    squares[0] -= unseen
+    return Chain(float(gaps.sum() + unseen), squares - squares.mean())
 
 
-def late(z: torch.Tensor, solution: MaxMargin, psi: torch.Tensor, depth: int, excess: float = 0.0) -> Late:
-    """Deep linear network of `depth` at these psi (T,), of excess E; relative errors O(rho^-4) and O(psi^-2).
+def late(z: torch.Tensor, solution: MaxMargin, psi: torch.Tensor, depth: int, chain: Chain | None = None) -> Late:
+    """Deep linear network of `depth` at these psi (T,), balanced or with the chain of its start; error O(rho^-4).
 
-    rho^2 = L ||w||^{2/L} + E, and 1 - beta = (1 - cos(w, q))/L + E/(2 rho^2), q the softmax mean of z: the first term
-    is O(psi^-2), the second O(psi^{-2/L}), and only the first is there from a balanced start. Raises as `at_horizon`.
+    1 - beta = (1 - cos(w, q))/L + E/(2 rho^2) + O(rho^-4), q the softmax mean of z: the first term is O(psi^-2), the
+    second O(psi^{-2/L}), and only the first is there from a balanced start. Raises as `at_horizon`.
     """
+    chain = chain or Chain(0.0, torch.zeros(depth, dtype=torch.float64))
     rows = []
     for level in psi.tolist():
         h = at_horizon(z, solution, level + math.log(len(z)), depth)
-        across = h.offset - (h.offset @ solution.direction) * solution.direction
-        w = h.along * solution.direction + across
+        w = h.along * solution.direction + h.offset
         q = torch.softmax(-(z @ w), 0) @ z
         off = (q / q.norm() - w / w.norm()).square().sum().item() / 2
-        rho2 = depth * h.norm ** (2 / depth) + excess
-        power = rho2 ** (depth / 2)
+        squares = _squares(h.norm, chain.tilts)
+        rho2 = squares.sum().item() + chain.excess
+        power, excess = rho2 ** (depth / 2), (squares.sum() * (1 / squares).sum()).item() / depth**2 - 1
+        excess += chain.excess * (1 / squares).sum().item() / depth**2  # beta^-2 - 1
         rows.append((level / power, h.margin_ratio * h.norm * solution.margin / power,
-                     off / depth + excess / (2 * rho2), math.sqrt(rho2)))  # fmt: skip
+                     off / depth - math.expm1(-math.log1p(excess) / 2), math.sqrt(rho2)))  # fmt: skip
     return Late(*torch.tensor(rows, dtype=torch.float64).unbind(1))
+
+
+def _squares(norm: float, tilts: torch.Tensor) -> torch.Tensor:
+    """s^2 + tilts of product norm^2, by Newton from above: the logarithm of the product is concave and increasing."""
+    s2 = max(norm ** (2 / len(tilts)), 1e-3 * norm ** (2 / len(tilts)) - float(tilts.min()))
+    for _ in range(60):
+        step = (2 * math.log(norm) - (s2 + tilts).log().sum().item()) / (1 / (s2 + tilts)).sum().item()
+        s2 = max(s2 + step, 1e-3 * (s2 + float(tilts.min())) - float(tilts.min()))
+        if abs(step) <= 1e-15 * s2:
+            break
+    return s2 + tilts
 
 
 def log_time(psi: torch.Tensor, degree: int, margin: float, entropy: float) -> torch.Tensor:
