@@ -15,12 +15,13 @@ from dataclasses import dataclass
 import torch
 
 from dlnlib import kkt
-from dlnlib.errors import BadParameter
+from dlnlib.errors import BadParameter, HypothesisNotMet
 from dlnlib.margin import MaxMargin
 from dlnlib.metrics import top_singular
 from dlnlib.theory import at_horizon, gap_limit
 
-__all__ = ["Chain", "chain", "Late", "late", "log_time", "largest_scaled_step", "largest_step_at", "pattern_bound"]
+__all__ = ["Chain", "chain", "Late", "late", "log_time", "slowest_spread",
+           "largest_scaled_step", "largest_step_at", "pattern_bound"]
 
 
 @dataclass(frozen=True)
@@ -120,10 +121,23 @@ def largest_step_at(params: list[torch.Tensor], model) -> float:
     return 2 * model.degree**2 * rho2 ** (model.degree - 1) / _spread(kkt.features(params, model), p)
 
 
+def slowest_spread(z: torch.Tensor, solution: MaxMargin) -> float:
+    """Smallest eigenvalue, of those not 0, of the covariance of the z_i under the dual weights; raises as `_spread`."""
+    values = _scatter(z, solution.dual)
+    return float(values[values > 1e-9 * values[0]].min()) ** 2
+
+
 def _spread(rows: torch.Tensor, weights: torch.Tensor) -> float:
-    """Largest eigenvalue of the covariance of rows (n, P) under weights (n,) of sum 1."""
-    centred = (rows - weights @ rows) * weights.sqrt()[:, None]
-    return torch.linalg.matrix_norm(centred, 2).item() ** 2
+    """Largest eigenvalue of the covariance of rows (n, P) under weights (n,) of sum 1; raises HypothesisNotMet at 0."""
+    return float(_scatter(rows, weights)[0]) ** 2
+
+
+def _scatter(rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    values = torch.linalg.svdvals((rows - weights @ rows) * weights.sqrt()[:, None])
+    if values[0] <= 1e-12 * rows.norm():
+        raise HypothesisNotMet("a single support vector found, needed two: no margins to equalise, so every step is "
+                               "stable; choose other data")  # fmt: skip
+    return values
 
 
 def pattern_bound(params: list[torch.Tensor], model) -> float:
