@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlnlib.losses import Loss, exponential
 
-__all__ = ["Measures", "measure", "ascent", "log_slopes"]
+__all__ = ["Measures", "measure", "ascent", "features", "log_slopes"]
 
 _AT_KINK = 1e-11  # of the largest pre-activation
 
@@ -30,9 +30,14 @@ class Measures:
     smoothed = l^{-1}(sum l(q_i))/rho^L (psi/rho^L for the exponential loss); margin = q_min/rho^L;
     residual = || theta/rho - g/||g|| || = sqrt(2 (1 - beta)), by differences; beta = <g, theta>/(||g|| rho);
     slackness = sum p_i (q_i - q_min)/q_min; speed = ||g||, g = sum p_i grad q_i.
+<<<<<<< HEAD
     On dtheta/dtau = g (exponential loss): growth = L ||dtheta_hat/dtau||^2 / (dlog rho/dtau), and
     rise = dlog(psi/rho^L)/dtau; LL20, Lemma 5.1 says rise >= growth, and
     rise - growth = `identity` = ||g||^2 (1/psi - 1/sum p_i q_i).
+=======
+    growth = L ||dtheta_hat/dtau||^2 / (dlog rho/dtau) and rise = dlog(psi/rho^L)/dtau on dtheta/dtau = g (exponential
+    loss): LL20, Lemma 5.1 says rise >= growth, and rise - growth = `identity` = ||g||^2 (1/psi - 1/sum p_i q_i).
+>>>>>>> margins
     """
 
     psi: Tensor
@@ -73,6 +78,16 @@ def ascent(params, model, loss: Loss = exponential) -> list[Tensor]:
     return model.parts(params[0].new_tensor(_least(model, theta, p)))
 
 
+def features(params, model, loss: Loss = exponential) -> Tensor:
+    """J (n, P), rows h_i in the Clarke subdifferential of q_i at one point, with sum p_i h_i = `ascent`.
+
+    Where units are at a kink these are the slopes that the flow holds them with; the tangent features of LL20-C4.5.
+    """
+    theta = model.flat(params)
+    p = log_slopes(model(params), loss).exp().numpy()
+    return params[0].new_tensor(model.jacobian(model.forward(theta, _slopes(model, theta, p))))
+
+
 def log_slopes(q: Tensor, loss: Loss = exponential) -> Tensor:
     """log p, p_i = |l'(q_i)| / sum_j |l'(q_j)|; (..., n)."""
     return torch.log_softmax(loss.log_slopes(q), dim=-1)
@@ -99,10 +114,15 @@ def _at(params, model, loss, L):
 
 def _least(model, theta, p):
     """sum p_i grad q_i, at kinks with the slopes in [0, 1] that make it shortest."""
+    return p @ model.jacobian(model.forward(theta, _slopes(model, theta, p)))
+
+
+def _slopes(model, theta, p):
+    """Slopes (m,) of all units with a kink: 0 or 1, and in between at a kink; None where there is nothing to choose."""
     at = model.forward(theta)
     kinks = np.flatnonzero(np.abs(at.pre) <= _AT_KINK * np.abs(at.pre).max(initial=0.0))
     if not len(kinks):
-        return p @ model.jacobian(at)
+        return None
     from scipy.optimize import lsq_linear
 
     on = (at.pre > 0).astype(float)
@@ -110,16 +130,15 @@ def _least(model, theta, p):
     off = model.forward(theta, on)
     raw = p @ model.jacobian(off)
     A, points, forces = model.switches(off, kinks)
-    layers, slopes = model.units(kinks)[0], np.zeros(len(kinks))
+    layers = model.units(kinks)[0]
     for _ in range(len(set(layers.tolist()))):  # a force passes through kinks above it, whose slopes come first
-        sizes = p[points] * forces
+        sizes, slopes = p[points] * forces, np.zeros(len(kinks))
         felt = np.abs(sizes) > 1e-200
         if felt.any():
             rows = A[felt] * (sizes[felt] / np.abs(sizes[felt]))[:, None]
             most = np.abs(sizes[felt])
-            push = lsq_linear(rows.T, -raw, (0, most), method="bvls", tol=1e-14).x
-            slopes[felt] = push / most
+            slopes[felt] = lsq_linear(rows.T, -raw, (0, most), method="bvls", tol=1e-14).x / most
         on[kinks] = slopes
         if len(set(layers.tolist())) > 1:
             forces = model.switches(model.forward(theta, on), kinks)[2]
-    return raw + (slopes * p[points] * forces) @ A
+    return on
