@@ -45,7 +45,7 @@ class Potential:
         return ((self.theta(a) - self.theta(b)) * (a - b)).sum(-1)
 
     def multipliers(self, beta: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """lambda >= 0 (T, n) with z^T lambda nearest to theta(beta), beta (T, d), and the relative distance left (T,)."""
+        """lambda >= 0 (T, n) with z^T lambda nearest to theta(beta), beta (T, d); relative distance left (T,)."""
         theta, E = self.theta(beta), z.detach().cpu().numpy().T
         found = z.new_tensor(np.stack([nnls(E, t) for t in theta.detach().cpu().numpy()]))
         return found, (found @ z - theta).norm(dim=1) / theta.norm(dim=1).clamp(min=1e-300)

@@ -2,8 +2,8 @@ r"""Margins in the norms that linear networks other than fully connected ones pr
 
 Coefficients of a predictor beta (..., d): beta itself for diagonal networks, its unitary discrete Fourier transform
 for circular convolutions (`fourier=True`). For L layers the quasi-norm is ||c||_p with p = 2/L; for p = 1 the best
-margin is a second-order cone programme, solved here and certified by its dual:
-    min_i <beta, z_i> / ||c(beta)||_1  <=  gamma_*  <=  max_k |c(sum_i p_i z_i)_k|    for every beta and p in the simplex.
+margin is a second-order cone programme, solved here and certified by its dual: for every beta and p in the simplex,
+    min_i <beta, z_i> / ||c(beta)||_1  <=  gamma_*  <=  max_k |c(sum_i p_i z_i)_k|.
 """
 
 from __future__ import annotations
