@@ -174,9 +174,10 @@ def feedforward(x, y, hidden: Sequence[int], activations: str | Sequence[str], b
                 skip=False) -> FeedForward:  # fmt: skip
     """Network d - hidden - 1 on x (n, d), y (n,).
 
-    activations: one of linear, relu, relu^2, relu^3, softplus, tanh, or one a hidden layer. bias: none, first (the network stays
-    homogeneous in its parameters), output, all. residual: adds its input to each hidden layer, all of width d.
-    skip: adds v x. The degree is None for softplus, tanh, residual, skip, and biases other than in layer 1.
+    activations: linear, relu, relu^2, relu^3, softplus or tanh, for all hidden layers or one each. bias: none, first
+    (the network stays homogeneous in its parameters), output, all.
+    residual: adds its input to each hidden layer, all of width d. skip: adds v x.
+    The degree is None for softplus, tanh, residual, skip, and biases other than in layer 1.
     """
     kinds = (activations,) * len(hidden) if isinstance(activations, str) else tuple(activations)
     unknown = set(kinds) - set(_POWERS) - set(_SMOOTH)

@@ -29,8 +29,8 @@ def follow(weights, z, loss, until=1e6, until_norm=None, accuracy=1e-6, per_deca
     """Follow dW/dt = -grad R(W) until log(1/R) = `until` (or ||W|| = `until_norm`, for losses with a heavy tail).
 
     weights: layers (*runs, d_{k+1}, d_k), d_L = 1; z (n, d) = y x, or a `models.Model` and the parameters of one run of
-    it (then the steps are made in `modelflow`, with `model` and counts of kinks in the result); loss: one of `losses`. Every run has its own step
-    and its own clock. `accuracy` bounds the local error of an implicit step relative to the norm at which stiffness
+    it (see `modelflow`: the result has `model`, the ledger counts of kinks); loss: one of `losses`. Every run has its
+    own step and clock. `accuracy` bounds the local error of an implicit step relative to the norm at which stiffness
     sets in (an explicit one is held to a tenth of it, relative to the current norm). States are recorded at
     the start and at log-spaced levels of log(1/R), `per_decade` to a factor of ten; the clocks of the result are
     `log_time` (natural logarithm of t, to about 1e-6 late in a run, 1e-3 for a heavy tail), `log_norm`,

@@ -1,8 +1,8 @@
 r"""What the gradient flow of a model conserves, and its drift along a run.
 
 A hidden unit whose activation is homogeneous of degree k: ||incoming||^2 - k ||outgoing||^2, biases counted as incoming
-(LJ22; DHL18 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2). Diagonal
-networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
+(LJ22 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
+Diagonal networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def conserved(model: Model, params: list[Tensor]) -> dict[str, Tensor]:
 
 
 def drift(model: Model, params: list[Tensor]) -> Tensor:
-    """max |I - I(0)| / ||theta||^2 over all of `conserved`, (T,), for params (T, *shape) along a run."""
+    """max |G - G(0)| / ||theta||^2 over all of `conserved`, (T,), for params (T, *shape) along a run."""
     T = len(params[0])
     size = torch.stack([p.reshape(T, -1).square().sum(1) for p in params]).sum(0)
-    moved = [(I - I[0]).reshape(T, -1).abs().amax(1) for I in conserved(model, params).values()]
+    moved = [(G - G[0]).reshape(T, -1).abs().amax(1) for G in conserved(model, params).values()]
     return torch.stack(moved).amax(0) / size if moved else torch.zeros_like(size)

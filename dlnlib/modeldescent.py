@@ -1,4 +1,4 @@
-"""Full-batch and stochastic descent on any model, by the rules of `rules` and `steepest`, with counts over all steps."""
+"""Descent on any model, full-batch or not, by the rules of `rules` and `steepest`, with counts over all steps."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class _Run:
             which, part = int(crossed[parts.argmin()]), parts.min()
             if (1 - part) * (h - low) <= tolerance:
                 return h, new, which
-            wanted = part * (h - low) + 0.3 * tolerance if attempt % 3 else 0.5 * (h - low)
+            wanted = part * (h - low) + 0.3 * tolerance if (attempt + 1) % 3 else 0.5 * (h - low)
             middle = low + min(wanted, 0.9 * (h - low))
             trial, error, *_ = self.attempt(middle)
             seen = self.events(trial) if math.isfinite(error) else np.where(last < 0, last, 1.0)
@@ -239,4 +239,5 @@ class _Run:
         self.slides += 1
 
     def stall(self, why):
-        raise IntegratorStalled(f"the run stopped at log(1/risk) = {self.here.psi:.6g}, ||W|| = {self.size():.6g}: {why}")
+        where = f"log(1/risk) = {self.here.psi:.6g}, ||W|| = {self.size():.6g}"
+        raise IntegratorStalled(f"the run stopped at {where}: {why}")

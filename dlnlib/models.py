@@ -86,7 +86,7 @@ class Model(ABC):
         return [(end - math.prod(s), end, s) for end, s in zip(ends, self.shapes, strict=True)]
 
     def start(self, seed: int, scale: float = 1.0) -> list[Tensor]:
-        """Matrices as `networks.gaussian` draws them, equal ones for equal shapes; vectors of standard deviation scale."""
+        """Matrices as `networks.gaussian` draws them (the same, for the same shapes); vectors of variance scale^2."""
         generator, drawn = torch.Generator().manual_seed(seed), []
         for shape in self.shapes:
             W = torch.randn(shape, generator=generator, dtype=torch.float64)

@@ -37,7 +37,7 @@ def test_agrees_with_the_compiled_engine(until, loss, accuracy):
     assert_allclose(ours.margins()[-1], theirs.margins(SIX.z)[-1], rtol=1e-6)
 
 
-# --- closed forms with one kink ----------------------------------------------------------------------------------------
+# --- closed forms with one kink --------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Kinked(models.Model):

@@ -25,7 +25,7 @@ _REGULAR = 1e-12  # of the squared unit gradients of sliding pre-activations
 
 @dataclass(frozen=True)
 class Mode:
-    """Which units count as on (m,), and the indices of the pre-activations that are held at zero (on is False there)."""
+    """Which units count as on (m,), and the indices of the pre-activations held at zero (on is False there)."""
 
     on: np.ndarray
     sliding: tuple[int, ...] = ()
