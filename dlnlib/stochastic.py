@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlnlib.errors import BadParameter, HypothesisNotMet, NonFinite
+from dlnlib.errors import BadParameter, HypothesisNotMet
 from dlnlib.feedforward import FeedForward
 from dlnlib.losses import Loss
 from dlnlib.margin import MaxMargin
@@ -55,12 +55,14 @@ class Samples:
 
 @torch.no_grad()
 def descend(start: Sequence[Tensor], model: FeedForward, loss: Loss, eta: float, steps: int, seed: int = 0,
-            scaled: bool = False, batch: bool = False, noise: float = 0.0, per_decade: int = 10) -> Samples:  # fmt: skip
+            scaled: bool = False, batch: bool = False, noise: float = 0.0,
+            per_decade: int = 10) -> Samples:  # fmt: skip
     r"""theta <- theta - eta grad l(q_i(theta)), i uniform and independent at each step.
 
-    scaled: the step is divided by R max{1, L^2 ||theta||^(2L-2)}, R the full risk of the exponential loss; log(1/R) then
-    grows in proportion to steps. batch: the mean over all i instead of one (scaled, this is `descent.LossScaled`). noise: standard deviation of Gaussian noise added to each parameter at each step. A run that
-    leaves 1e100 stops at its last finite record. Cost: about 2 n P ns a step, compiled once.
+    scaled: the step is divided by R max{1, L^2 ||theta||^(2L-2)}, R the full risk of the exponential loss; log(1/R)
+    then grows in proportion to steps. batch: the mean over all i instead of one (scaled, this is
+    `descent.LossScaled`). noise: standard deviation of Gaussian noise added to each parameter at each step.
+    A run that leaves 1e100 stops at its last finite record. Cost: about 2 n P ns a step, with `batch` 3 times that.
     Raises BadParameter for models with biases, skips, or other activations, and for other losses.
     """
     from dlnlib.kernels import samples
@@ -69,7 +71,7 @@ def descend(start: Sequence[Tensor], model: FeedForward, loss: Loss, eta: float,
     if loss.name not in kinds or (scaled and loss.name != "exponential"):
         raise BadParameter(f"loss is {loss.name}, needed one of {', '.join(kinds)}, exponential where scaled")
     if any(model.bias) or model.skip or model.residual or not set(model.activations) <= {"linear", "relu"}:
-        raise BadParameter(f"{model.name} has biases, skips or other activations: needed a plain linear or ReLU network")
+        raise BadParameter(f"{model.name} has biases, skips or other activations: needed a linear or ReLU network")
     need_positive(eta=eta, steps=steps, per_decade=per_decade)
     from dlnlib.descent import record_steps
 
@@ -100,7 +102,7 @@ def descend(start: Sequence[Tensor], model: FeedForward, loss: Loss, eta: float,
     return Samples(tensor(made), model.parts(tensor(np.array(points))), lowest, falls, float(seen[2]), status)
 
 
-# --- the noise of one layer --------------------------------------------------------------------------------------------
+# --- the noise of one layer ------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Fluctuation:
@@ -128,7 +130,7 @@ def fluctuation(z: Tensor, solution: MaxMargin) -> Fluctuation:
     T, w = S @ basis, basis.T @ solution.direction / gamma
     rates, axes = torch.linalg.eigh((T.T * alpha) @ T)
     if rates[0] <= 0.5:
-        raise HypothesisNotMet(f"least eigenvalue of M is {rates[0].item():.3g}, needed above 1/2: the noise has no 1/k law")
+        raise HypothesisNotMet(f"least eigenvalue of M is {rates[0].item():.3g}, needed above 1/2: no 1/k law")
     D = axes.T @ (len(z) * (T.T * alpha**2) @ T - torch.outer(w, w)) @ axes
     covariance = basis @ axes @ (D / (rates[:, None] + rates - 1)) @ axes.T @ basis.T
     return Fluctuation(covariance, len(z) * a.square().sum().item() - 1, rates[0].item())

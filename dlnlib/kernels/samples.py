@@ -1,6 +1,6 @@
 """Steps of single-sample descent on linear and ReLU networks, compiled for the CPU: one point a step, O(P) each.
 
-The margins of all points, which cost n times as much, are computed at every step to watch that the data stay classified.
+The margins of all points, which cost n times as much, are computed at every step: do the data stay classified?
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ EXPONENTIAL, LOGISTIC, SQUARED = 0, 1, 3  # as in `compiled.LOSSES`
 
 @njit(cache=True, **JIT)
 def advance(theta, dims, starts, rectified, x, y, loss, draws, noise, eta, scaled, batch, seen):
-    """len(draws) steps of one run in place, theta (P,) += eta (-l'(q_i)) grad q_i + noise[t]; the mean over i if `batch`.
+    """len(draws) steps of one run in place, theta (P,) += eta (-l'(q_i)) grad q_i + noise[t]; if `batch`, a mean over i.
 
     `scaled` multiplies the step by 1/(R max{1, L^2 ||theta||^(2L-2)}), R the mean of exp(-q_j). `noise` is (T, P) or
-    (0, 0). `seen` (4,), in place: the least min_j q_j / ||theta||^L after a step; the number and the largest relative
-    size of decreases of psi / ||theta||^L, psi = -log sum exp(-q_j), from points with psi > 0 (beyond 1e-13; exponential loss only); the last
-    psi / ||theta||^L. Returns the step after which theta was not finite (-1: none).
+    (0, 0). `seen` (4,), in place: the least min_j q_j / ||theta||^L after a step; for the exponential loss the number
+    and the largest relative size of decreases of psi / ||theta||^L, psi = -log sum exp(-q_j), from points with psi > 0,
+    beyond 1e-13; and the last psi / ||theta||^L. Returns the step after which theta was not finite (-1: none).
     """
     depth, n = len(dims) - 1, len(x)
     h, up = np.zeros((depth + 1, dims.max())), np.zeros((depth + 1, dims.max()))
