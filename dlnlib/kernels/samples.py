@@ -19,9 +19,9 @@ EXPONENTIAL, LOGISTIC, SQUARED = 0, 1, 3  # as in `compiled.LOSSES`
 
 @njit(cache=True, **JIT)
 def advance(theta, dims, starts, rectified, x, y, loss, draws, noise, eta, scaled, batch, seen):
-    """len(draws) steps of one run in place, theta (P,) += eta (-l'(q_i)) grad q_i + noise[t]; if `batch`, a mean over i.
+    """Steps of one run, one a draw: theta (P,) += eta (-l'(q_i)) grad q_i + noise[t]; a mean over i if `batch`.
 
-    `scaled` multiplies the step by 1/(R max{1, L^2 ||theta||^(2L-2)}), R the mean of exp(-q_j). `noise` is (T, P) or
+    `scaled` multiplies the step by 1/(R max{1, L^2 ||theta||^(2L-2)}), R the mean of exp(-q_j). `noise`: (T, P) or
     (0, 0). `seen` (4,), in place: the least min_j q_j / ||theta||^L after a step; for the exponential loss the number
     and the largest relative size of decreases of psi / ||theta||^L, psi = -log sum exp(-q_j), from points with psi > 0,
     beyond 1e-13; and the last psi / ||theta||^L. Returns the step after which theta was not finite (-1: none).
