@@ -57,14 +57,17 @@ class Measures:
 
 
 @torch.no_grad()
-def measure(params, model, loss: Loss = exponential, degree: int | None = None) -> Measures:
+def measure(params, model, loss: Loss = exponential, degree: int | None = None, near: float = _AT_KINK) -> Measures:
     """All `Measures` at the T points of params, (T, *shape) each (one point without the first dimension: T = 1).
+
+    `near`: pre-activations of at most this share of the largest count as at their kink. Steps of descent straddle kinks
+    that the flow slides on; with `near` of the size of a step, g is of least norm in a hull of gradients nearby.
 
     `degree` where the model has none (for its homogenisation) or a wrong one is to be tried. Some ms a point.
     """
     params = [p if p.ndim > len(s) else p[None] for p, s in zip(params, model.shapes, strict=True)]
     L = model.degree if degree is None else degree
-    rows = [_at([p[t] for p in params], model, loss, L) for t in range(len(params[0]))]
+    rows = [_at([p[t] for p in params], model, loss, L, near) for t in range(len(params[0]))]
     return Measures(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
@@ -93,14 +96,14 @@ def log_slopes(q: Tensor, loss: Loss = exponential) -> Tensor:
     return torch.log_softmax(loss.log_slopes(q), dim=-1)
 
 
-def _at(params, model, loss, L):
+def _at(params, model, loss, L, near):
     theta = model.flat(params)
     q = torch.from_numpy(model.forward(theta).q)
     log_p = log_slopes(q, loss)
     p, least = log_p.exp(), q.min()
     log_sum = torch.logsumexp(loss.log_loss(q), dim=-1)
     psi, rho = -log_sum, torch.tensor(float(np.linalg.norm(theta)), dtype=torch.float64)
-    g, at = torch.from_numpy(_least(model, theta, p.numpy())), torch.from_numpy(theta)
+    g, at = torch.from_numpy(_least(model, theta, p.numpy(), near)), torch.from_numpy(theta)
     speed, inner = g.norm(), g @ at
     away = (g - inner / rho**2 * at).norm()
     residual = (at / rho - g / speed).norm()
@@ -112,7 +115,7 @@ def _at(params, model, loss, L):
             speed**2 * (1 / psi - 1 / (p @ q)))  # fmt: skip
 
 
-def _least(model, theta, p):
+def _least(model, theta, p, near=_AT_KINK):
     """sum p_i grad q_i, at kinks with the slopes in [0, 1] that make it shortest."""
     return p @ model.jacobian(model.forward(theta, _slopes(model, theta, p)))
 
@@ -120,7 +123,7 @@ def _least(model, theta, p):
 def _slopes(model, theta, p):
     """Slopes (m,) of all units with a kink: 0 or 1, and in between at a kink; None where there is nothing to choose."""
     at = model.forward(theta)
-    kinks = np.flatnonzero(np.abs(at.pre) <= _AT_KINK * np.abs(at.pre).max(initial=0.0))
+    kinks = np.flatnonzero(np.abs(at.pre) <= near * np.abs(at.pre).max(initial=0.0))
     if not len(kinks):
         return None
     from scipy.optimize import lsq_linear
