@@ -1,13 +1,8 @@
 r"""What the gradient flow of a model conserves, and its drift along a run.
 
 A hidden unit whose activation is homogeneous of degree k: ||incoming||^2 - k ||outgoing||^2, biases counted as incoming
-<<<<<<< HEAD
-(LJ22 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
+(LJ22; DHL18 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
 Diagonal networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
-=======
-(LJ22; DHL18 for k = 1); two linear units: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2). Diagonal
-networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
->>>>>>> rectifiers
 """
 
 from __future__ import annotations
@@ -68,11 +63,7 @@ def drift(model: Model, params: list[Tensor]) -> Tensor:
     """max |G - G(0)| / ||theta||^2 over all of `conserved`, (T,), for params (T, *shape) along a run."""
     T = len(params[0])
     size = torch.stack([p.reshape(T, -1).square().sum(1) for p in params]).sum(0)
-<<<<<<< HEAD
     moved = [(G - G[0]).reshape(T, -1).abs().amax(1) for G in conserved(model, params).values()]
-=======
-    moved = [(Q - Q[0]).reshape(T, -1).abs().amax(1) for Q in conserved(model, params).values()]
->>>>>>> rectifiers
     return torch.stack(moved).amax(0) / size if moved else torch.zeros_like(size)
 
 

@@ -30,14 +30,9 @@ class Measures:
     smoothed = l^{-1}(sum l(q_i))/rho^L (psi/rho^L for the exponential loss); margin = q_min/rho^L;
     residual = || theta/rho - g/||g|| || = sqrt(2 (1 - beta)), by differences; beta = <g, theta>/(||g|| rho);
     slackness = sum p_i (q_i - q_min)/q_min; speed = ||g||, g = sum p_i grad q_i.
-<<<<<<< HEAD
     On dtheta/dtau = g (exponential loss): growth = L ||dtheta_hat/dtau||^2 / (dlog rho/dtau), and
     rise = dlog(psi/rho^L)/dtau; LL20, Lemma 5.1 says rise >= growth, and
     rise - growth = `identity` = ||g||^2 (1/psi - 1/sum p_i q_i).
-=======
-    growth = L ||dtheta_hat/dtau||^2 / (dlog rho/dtau) and rise = dlog(psi/rho^L)/dtau on dtheta/dtau = g (exponential
-    loss): LL20, Lemma 5.1 says rise >= growth, and rise - growth = `identity` = ||g||^2 (1/psi - 1/sum p_i q_i).
->>>>>>> margins
     """
 
     psi: Tensor

@@ -27,20 +27,11 @@ def descend_model(params, model, loss, rule, steps, records, momentum, weight_de
     l^{-1}(sum l)/||theta||^L beyond rounding, and `largest_decrease_<norm>`, relative.
     """
     from dlnlib.descent import record_steps
-<<<<<<< HEAD
-    from dlnlib.kernels import dual
-    from dlnlib.kernels.slopes import number_of
-=======
->>>>>>> steepest
 
     need_positive(steps=steps, records=records)
     if loss.name == "squared":
         raise BadParameter("the squared loss has no log domain here: use exponential, logistic or polynomial")
-<<<<<<< HEAD
-    number, theta = number_of(loss), model.flat(params)
-=======
     goals = record_steps(int(steps), records)
->>>>>>> steepest
     move = _mover(rule, model, loss, momentum, weight_decay)
     if _compiled(model, loss, rule):
         points, clocks, status, ledger = _one_layer(model.flat(params), model, rule, goals)
@@ -98,9 +89,9 @@ def _one_layer(theta, model, rule, goals):
 def _steps(theta, model, loss, rule, move, goals):
     """The same for any model and rule."""
     from dlnlib.kernels import dual
-    from dlnlib.kernels.compiled import LOSSES
+    from dlnlib.kernels.slopes import number_of
 
-    number, steps = LOSSES.index(loss.name), goals[-1]
+    number, steps = number_of(loss), goals[-1]
     counted = tuple(dict.fromkeys((*_COUNTED, *([rule.norm] if isinstance(rule, Steepest) else []))))
     watch = _Watch(model, loss, counted)
     goals = set(goals)
