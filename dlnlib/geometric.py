@@ -25,7 +25,7 @@ _GAP = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class GeometricMargin:
-    """gamma, attained by `direction` (d,), norm 1; `dual` (n,) sums to 1, ||z^T dual||_* = gamma up to a relative `gap`."""
+    """gamma, attained by `direction` (d,) of norm 1; `dual` (n,) of sum 1 has ||z^T dual||_* = gamma up to `gap`."""
 
     norm: str
     margin: float

@@ -1,7 +1,7 @@
 r"""What the gradient flow of a model conserves, and its drift along a run.
 
 A hidden unit whose activation is homogeneous of degree k: ||incoming||^2 - k ||outgoing||^2, biases counted as incoming
-(LJ22; DHL18 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
+(LJ22 for k = 1); two linear units of a layer: the whole matrix W_{k+1}^T W_{k+1} - W_k W_k^T (JT18-eq2).
 Diagonal networks: w_k^2 - w_{k+1}^2 entry by entry; full circular convolutions: the same of the moduli of the spectra.
 """
 

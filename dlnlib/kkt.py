@@ -112,10 +112,10 @@ def _at(params, model, loss, L, near):
 
 def _least(model, theta, p, near=_AT_KINK):
     """sum p_i grad q_i, at kinks with the slopes in [0, 1] that make it shortest."""
-    return p @ model.jacobian(model.forward(theta, _slopes(model, theta, p)))
+    return p @ model.jacobian(model.forward(theta, _slopes(model, theta, p, near)))
 
 
-def _slopes(model, theta, p):
+def _slopes(model, theta, p, near=_AT_KINK):
     """Slopes (m,) of all units with a kink: 0 or 1, and in between at a kink; None where there is nothing to choose."""
     at = model.forward(theta)
     kinks = np.flatnonzero(np.abs(at.pre) <= near * np.abs(at.pre).max(initial=0.0))

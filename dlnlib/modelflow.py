@@ -104,8 +104,6 @@ class _Run:
         if not (self.here.growth > 0 and size > 0):
             return math.inf
         now = self.progress() + shift
-        if now >= target + shift:  # the last step went past this level too, which is recorded a little later
-            return 1e-3 * size
         return size * math.expm1(min(math.log((target + shift) / now) * now / (size * self.here.growth), 700.0))
 
     def allowed(self, h):
