@@ -26,7 +26,8 @@ def _entry(files):
         `scaled` multiplies the step by 1/(R max{1, L^2 ||theta||^(2L-2)}), R the mean of exp(-q_j). `noise`: (T, P) or
         (0, 0). `seen` (4,), in place: the least min_j q_j / ||theta||^L after a step; for the exponential loss the
         number and the largest relative size of decreases of psi / ||theta||^L, psi = -log sum exp(-q_j), from points
-        with psi > 0, beyond 1e-13; and the last psi / ||theta||^L. Returns the step after which theta was not finite (-1: none).
+        with psi > 0, beyond 1e-13; and the last psi / ||theta||^L. Returns the step after which theta was not
+        finite (-1: none).
         """
         files  # noqa: B018  part of the key of the cache on disk
         depth, n = len(dims) - 1, len(x)
