@@ -71,8 +71,8 @@ def _one_layer(theta, model, rule, goals):
     state, falls, largest = np.array([0.0, math.nan, 0, 0, 0, 0, 0]), np.zeros(3), np.zeros(3)
     points, clocks, last, number = [], [], 0, onelayer.RULES.index(name)
     for goal in goals:
-        steps = goal - last
-        psi = onelayer.advance(theta, model.z, number, rule.h, epsilon, betas, moments, state, falls, largest, steps)
+        count = goal - last
+        psi = onelayer.advance(theta, model.z, number, rule.h, epsilon, betas, moments, state, falls, largest, count)
         if not math.isfinite(psi):
             if goal == 0:
                 raise NonFinite(f"log(1/risk) at the start is {psi}, needed a finite number")

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from dlnlib.kernels.jit import JIT
+from dlnlib.kernels.jit import JIT, fingerprint
 
 __all__ = ["advance", "RULES", "WATCHED"]
 
@@ -18,30 +18,35 @@ RULES = ("l2", "linf", "l1", "adam")
 L2, LINF, L1, ADAM = range(4)
 WATCHED = RULES[:3]  # norms in which the smoothed margin is watched
 ROUNDING = 1e-13
+_FILES = ("jit.py", "onelayer.py")
 
 
-@njit(cache=True, **JIT)
-def advance(w, z, rule, h, log_epsilon, betas, moments, state, decreases, largest, steps):
-    """Make `steps` steps of w (d,) on z (n, d) in place, and look at the last point; returns psi = log(1/risk) there.
+def _entry(files):
+    @njit(cache=True, **JIT)
+    def advance(w, z, rule, h, log_epsilon, betas, moments, state, decreases, largest, steps):
+        """Make `steps` steps of w (d,) on z (n, d) in place, and look at the last point; returns psi = log(1/risk) there.
 
-    `moments` (2, d) are Adam's, in units of the risk. `state` = (steps made, psi before or NaN, increases of the risk,
-    three norms before); `decreases`, `largest` (3,) are of psi_sum/||w||.
-    """
-    n, d = z.shape
-    q, g = np.empty(n), np.empty(d)
-    psi = 0.0
-    for t in range(steps + 1):
-        psi = _slopes(w, z, q, g)
-        if t > 0 or math.isnan(state[1]):
-            _watch(w, psi, n, state, decreases, largest)
-        if t == steps:
-            break
-        if rule == ADAM:
-            _adam(w, g, psi, h, log_epsilon, betas, moments, state)
-        else:
-            _steepest(w, g, rule, h)
-        state[0] += 1
-    return psi
+        `moments` (2, d) are Adam's, in units of the risk. `state` = (steps made, psi before or NaN, increases of the risk,
+        three norms before); `decreases`, `largest` (3,) are of psi_sum/||w||.
+        """
+        files  # noqa: B018  part of the key of the cache on disk
+        n, d = z.shape
+        q, g = np.empty(n), np.empty(d)
+        psi = 0.0
+        for t in range(steps + 1):
+            psi = _slopes(w, z, q, g)
+            if t > 0 or math.isnan(state[1]):
+                _watch(w, psi, n, state, decreases, largest)
+            if t == steps:
+                break
+            if rule == ADAM:
+                _adam(w, g, psi, h, log_epsilon, betas, moments, state)
+            else:
+                _steepest(w, g, rule, h)
+            state[0] += 1
+        return psi
+
+    return advance
 
 
 @njit(**JIT)
@@ -115,3 +120,6 @@ def _watch(w, psi, n, state, decreases, largest):
     state[1] = psi
     for k in range(3):
         state[3 + k] = sizes[k]
+
+
+advance = _entry(fingerprint(*_FILES))
