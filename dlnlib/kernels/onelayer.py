@@ -24,10 +24,10 @@ _FILES = ("jit.py", "onelayer.py")
 def _entry(files):
     @njit(cache=True, **JIT)
     def advance(w, z, rule, h, log_epsilon, betas, moments, state, decreases, largest, steps):
-        """Make `steps` steps of w (d,) on z (n, d) in place, and look at the last point; returns psi = log(1/risk) there.
+        """Make `steps` steps of w (d,) on z (n, d) in place, and look at the last point: psi = log(1/risk) there.
 
-        `moments` (2, d) are Adam's, in units of the risk. `state` = (steps made, psi before or NaN, increases of the risk,
-        three norms before); `decreases`, `largest` (3,) are of psi_sum/||w||.
+        `moments` (2, d) are Adam's, in units of the risk. `state` = (steps made, psi before or NaN, increases of the
+        risk, three norms before); `decreases`, `largest` (3,) are of psi_sum/||w||.
         """
         files  # noqa: B018  part of the key of the cache on disk
         n, d = z.shape
