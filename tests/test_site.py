@@ -120,6 +120,15 @@ def test_every_picture_has_alt_text(site):
             assert len(image.get("alt", "").split()) >= 4, (page, str(image)[:200])
 
 
+DOLLAR = re.compile(r'\$\s*<span class="math|class="math[^>]*>[^<]*</span>\s*\$')
+
+
+def test_no_dollar_is_left_beside_mathematics(site):
+    """Displayed mathematics without an empty line before it is read as inline, between two dollars that stay."""
+    assert DOLLAR.search('at all times, $<span class="math notranslate">x</span>$') and not DOLLAR.search("<p>5 $</p>")
+    assert not [page.name for page in site.glob("book/**/*.html") if DOLLAR.search(page.read_text(encoding="utf-8"))]
+
+
 def test_theorems_are_numbered_by_chapter(toy):
     page = (toy / "_build" / "html" / "book" / "toys" / "halving.html").read_text()
     assert "Theorem 1.1" in BeautifulSoup(page, "html.parser").get_text()
