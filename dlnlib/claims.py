@@ -11,12 +11,12 @@ from dlnlib.errors import BadParameter
 
 __all__ = ["PROVENANCES", "Claim", "claim", "nearest", "registry"]
 
-PROVENANCES = ("read", "abstract", "derived")
+PROVENANCES = ("read", "code", "abstract", "derived")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper: `provenance` says whether it was read there or re-derived here."""
+    """One statement of a paper: `provenance` says whether it was read there, in its authors' code, or re-derived here."""
 
     id: str
     title: str

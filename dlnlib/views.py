@@ -24,6 +24,7 @@ KIND_WORDS = {
 SIGNS = {"<=": "≤", ">=": "≥", "==": "=", "~": "≈"}
 PROVENANCE_WORDS = {
     "read": "read in the paper",
+    "code": "read in the authors' code",
     "abstract": "abstract read, exact form derived here",
     "derived": "derived here",
 }
