@@ -16,7 +16,7 @@ PROVENANCES = ("read", "code", "abstract", "derived")
 
 @dataclass(frozen=True)
 class Claim:
-    """One statement of a paper: `provenance` says whether it was read there, in its authors' code, or re-derived here."""
+    """One statement of a paper; `provenance` says whether it was read there, in the code, or re-derived here."""
 
     id: str
     title: str
