@@ -13,7 +13,7 @@ from numba import njit
 
 from dlnlib.kernels.elapsed import log_elapsed
 from dlnlib.kernels.jit import EPS, JIT, fingerprint
-from dlnlib.kernels.proximal import _eliminate, _retract, normalise
+from dlnlib.kernels.proximal import eliminate, normalise, take_updates
 from dlnlib.kernels.tails import log_loss, log_slope_and_decay
 
 __all__ = ["slopes", "newton", "elapsed"]
@@ -73,12 +73,7 @@ def _newton(files):
             for i in range(n):
                 residual[i] += decay[i] * step * moved[i]  # minus the update, up to a constant
                 mean += p[i] * residual[i] if p[i] > 0 else 0.0
-            change = 0.0
-            for i in range(n):
-                update = mean - residual[i]
-                change = max(change, abs(update) * max(p[i], math.exp(min(log_p[i] + update, 0.0))))
-                log_p[i] += _retract(update, log_p[i], stiffness[i], p[i])
-            normalise(log_p)
+            change = take_updates(log_p, mean, residual, stiffness, p)
             if change < max(_ACCURACY, 4 * EPS * largest):
                 return log_p, True
         return log_p, False
@@ -118,7 +113,7 @@ def _direction(K, step, p, residual, decay, stiffness):
             j = index[b]
             A[a, b] = step * p[i] * (decay[i] * K[i, j] - bent[j])
         A[a, a] += 1.0
-    _eliminate(A, right)
+    eliminate(A, right)
     for a in range(felt):
         dp[index[a]] = right[a]
     return dp

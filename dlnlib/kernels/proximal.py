@@ -21,7 +21,7 @@ from dlnlib.kernels.jit import EPS, JIT
 from dlnlib.kernels.slopes import number_of
 from dlnlib.kernels.tails import log_slope_and_decay
 
-__all__ = ["Problem", "problem", "solve_stage", "normalise", "pull"]
+__all__ = ["Problem", "problem", "solve_stage", "normalise", "pull", "take_updates", "eliminate"]
 
 _NEWTON_ROUNDS, _REFRESH_ROUNDS = 40, 40
 _NEWTON_ACCURACY = 1e-6  # of log p, weighted by p; quadratic convergence makes the last update's square the error
@@ -138,12 +138,7 @@ def _dual_newton(problem, affine, K, step, log_p):
         for i in range(n):
             residual[i] += decay[i] * step * np.dot(z[i], dw)  # minus the update, up to a constant
             mean += p[i] * residual[i]
-        change = 0.0
-        for i in range(n):
-            update = mean - residual[i]
-            change = max(change, abs(update) * max(p[i], math.exp(min(log_p[i] + update, 0.0))))
-            log_p[i] += _retract(update, log_p[i], stiffness[i], p[i])
-        normalise(log_p)
+        change = take_updates(log_p, mean, residual, stiffness, p)
         if change < max(_NEWTON_ACCURACY, 4 * EPS * largest):
             return log_p, True
     return log_p, False
@@ -170,8 +165,20 @@ def _newton_direction(z, K, step, p, residual, decay, stiffness, q):
     system = np.dot(S, K)
     for j in range(d):
         system[j, j] += 1.0
-    _eliminate(system, dq)
+    eliminate(system, dq)
     return dq
+
+
+@njit(**JIT)
+def take_updates(log_p, mean, residual, stiffness, p):
+    """log p += retracted mean - residual, (n,) in place and normalised; returns the largest update, weighted by p."""
+    change = 0.0
+    for i in range(len(p)):
+        update = mean - residual[i]
+        change = max(change, abs(update) * max(p[i], math.exp(min(log_p[i] + update, 0.0))))
+        log_p[i] += _retract(update, log_p[i], stiffness[i], p[i])
+    normalise(log_p)
+    return change
 
 
 @njit(**JIT)
@@ -190,7 +197,7 @@ def _retract(update, log_p, stiffness, p):
 
 
 @njit(**JIT)
-def _eliminate(A, x):
+def eliminate(A, x):
     """Solve A y = x by Gaussian elimination with partial pivoting; y is left in x, A is overwritten."""
     d = len(x)
     for k in range(d):
