@@ -10,32 +10,23 @@ from pathlib import Path
 
 from dlnlib.claims import nearest, registry
 from dlnlib.errors import BadParameter, UnknownChapter
+from dlnlib.parameters import Parameter, check, check_relations, read
 
-__all__ = ["Chapter", "Parameter", "chapter", "chapters", "checked", "convert", "find_book", "parse"]
-
-DATA_FILES = (".npz", ".csv")
-LEAST = re.compile(r"(?:integer )?(?:>= ?)?(-?\d[\d.e]*)(?: to |:|$)")  # the least value, in a parameter's comment
-NEEDED = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a chapter's parameters cell: its default and the comment with unit and range."""
-
-    name: str
-    default: object
-    comment: str
-
+__all__ = ["Chapter", "chapter", "chapters", "checked", "convert", "find_book", "parse"]
 
 @dataclass(frozen=True)
 class Chapter:
-    """A page of the book that can be run; `name` is its file name without the ending."""
+    """A page of the book that can be run; `name` is its file name without the ending.
+
+    `requires` are relations between parameters, such as "2 * rank < width".
+    """
 
     name: str
     path: Path
     title: str
     parameters: tuple[Parameter, ...]
     claims: tuple[str, ...]
+    requires: tuple[str, ...] = ()
 
 
 def find_book(start: Path | None = None) -> Path:
@@ -91,25 +82,11 @@ def parse(path: Path) -> Chapter:
     heading = re.search(r"^# +(.+)$", prose, flags=re.MULTILINE)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     tagged = [cell.source for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    parameters = tuple(p for source in tagged for p in _parameters(source, path))
+    front = notebook.metadata
+    parameters = read("\n".join(tagged), front, path.name)
+    requires = tuple(front.get("requires") or ())
     claims = tuple(dict.fromkeys(name for cell in code for name in _claims(cell.source)))
-    return Chapter(path.stem, path, heading.group(1) if heading else path.stem, parameters, claims)
-
-
-def _parameters(source: str, path: Path) -> list[Parameter]:
-    lines, found = source.splitlines(), []
-    for node in ast.parse(source).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        try:
-            default = ast.literal_eval(node.value)
-        except (ValueError, AttributeError) as err:
-            line = lines[node.lineno - 1]
-            raise BadParameter(
-                f"{path.name}: the parameters cell may only hold NAME = LITERAL lines: {line!r}"
-            ) from err
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode().partition("#")[2].strip()
-        found.append(Parameter(target.id, default, comment))
-    return found
+    return Chapter(path.stem, path, heading.group(1) if heading else path.stem, parameters, claims, requires)
 
 
 def _claims(source: str) -> list[str]:
@@ -124,59 +101,19 @@ def _claims(source: str) -> list[str]:
 
 
 def checked(chapter: Chapter, given: Mapping[str, object]) -> dict[str, object]:
-    """The given values, converted to the types of the chapter's defaults.
+    """The given values, converted to the types of the chapter's defaults and within their ranges.
 
-    Texts (from a command line) are read as the default's type. `data` must be a data set that loads; a file's path is
-    made absolute. Raises BadParameter for a name the chapter does not have (naming the closest) and for a wrong type,
-    BadData for data that cannot be used.
+    Texts (from a command line) are read as the default's type. Data sets must load; a file's path is made absolute.
+    Raises BadParameter for a name the chapter does not have (naming the closest), a wrong type, a value out of range
+    or a relation between parameters that fails, and BadData for data that cannot be used.
     """
     if not chapter.parameters:
         raise BadParameter(f"chapter {chapter.name} has no parameters cell, so it cannot be run with parameters")
     known = {parameter.name: parameter for parameter in chapter.parameters}
-    values = {}
-    for name, value in given.items():
-        if name not in known:
-            raise BadParameter(f"chapter {chapter.name} has no parameter {name!r}{nearest(name, known)}")
-        values[name] = _typed(known[name], value)
-    if "data" in values:
-        values["data"] = _usable(values["data"])
+    unknown = next((name for name in given if name not in known), None)
+    if unknown is not None:
+        raise BadParameter(f"chapter {chapter.name} has no parameter {unknown!r}{nearest(unknown, known)}")
+    values = {name: check(known[name], value) for name, value in given.items()}
+    defaults = {name: parameter.default for name, parameter in known.items()}
+    check_relations(chapter.requires, {**defaults, **values})
     return values
-
-
-def _typed(parameter: Parameter, value):
-    kind = type(parameter.default)
-    try:
-        if isinstance(value, str) and kind is not str:
-            value = {"true": True, "false": False}.get(value.lower(), value) if kind is bool else _literal(value)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind and parameter.default is not None:
-            raise ValueError
-    except (ValueError, SyntaxError) as err:
-        needed = NEEDED.get(kind, f"a {kind.__name__}")
-        about = f" ({parameter.comment})" if parameter.comment else ""
-        message = f"{parameter.name} = {value!r}: {needed} is needed{about}; the default is {parameter.default!r}"
-        raise BadParameter(message) from err
-    least = LEAST.match(parameter.comment)
-    if least and kind in (int, float) and not value >= float(least[1]):
-        message = f"{parameter.name} = {value}: at least {least[1]} is needed ({parameter.comment})"
-        raise BadParameter(f"{message}; the default is {parameter.default}")
-    return value
-
-
-def _literal(text: str):
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return float(text)  # "1e3" is a literal, "inf" and "nan" are not
-
-
-def _usable(spec: str) -> str:
-    """`spec` if it loads as a data set, with a file's path made absolute: the kernel runs in another folder."""
-    from dlnlib.data import load
-
-    path = Path(spec).expanduser()
-    if path.suffix.lower() in DATA_FILES or len(path.parts) > 1:
-        spec = str(path.resolve())
-    load(spec)
-    return spec

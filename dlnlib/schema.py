@@ -100,7 +100,6 @@ def _check_to_json(check: Check) -> dict:
         "tolerance": check.tolerance,
         "holds": check.holds,
         "reason": check.reason,
-        "digits": check.digits,
     }
 
 
@@ -110,7 +109,7 @@ def _check_from_json(entry: Mapping, where: str) -> Check:
         raise BadData(f"{where}: a check lacks {', '.join(missing)}")
     check = Check(
         entry["kind"], entry["name"], _decode(entry["measured"]), entry["relation"], _decode(entry["expected"]),
-        entry["tolerance"], entry.get("reason", ""), entry.get("digits"),
+        entry["tolerance"], entry.get("reason", ""),
     )  # fmt: skip
     if check.holds is not entry["holds"]:
         raise BadData(f"{where}: check {check.name!r} is written as holds={entry['holds']}, its numbers say otherwise")

@@ -37,9 +37,7 @@ class Check:
     """One comparison: `measured relation expected`, with an allowance that has a reason.
 
     With tolerance tau: `<=` means m <= e + tau, `>=` means m >= e - tau, `==` means |m - e| <= tau (absolute), and
-    `~` means |m - e| <= tau |e| (relative). A NaN or an infinity on either side never holds. `digits` is how many
-    significant digits of the measured value the plain text prints: None lets `views.text` decide,
-    0 prints none; a count (an int) is printed as it is.
+    `~` means |m - e| <= tau |e| (relative). A NaN or an infinity on either side never holds.
     Raises BadParameter for an unknown kind or relation, and for a tolerance without a reason.
     """
 
@@ -50,7 +48,6 @@ class Check:
     expected: float
     tolerance: float = 0.0
     reason: str = ""
-    digits: int | None = None
 
     def __post_init__(self):
         for what, value, known in (("kind", self.kind, KINDS), ("relation", self.relation, RELATIONS)):
@@ -118,7 +115,7 @@ class Verdict:
         self.seconds = round(time.perf_counter() - _START if self.seconds is None else float(self.seconds), 3)
         self.chapter = self.chapter or self.claim.chapter
 
-    # One method per kind; all take (name, measured, relation, expected, tolerance=0, reason="", digits=None).
+    # One method per kind; all take (name, measured, relation, expected, tolerance=0, reason="").
     def hypothesis(self, *args, **kwargs) -> None:
         """What the theorem assumes, computed from the very tensors of the run."""
         self._add("hypothesis", *args, **kwargs)
@@ -155,8 +152,8 @@ class Verdict:
         """Say outright that this run cannot decide the claim, and why."""
         self.doubts.append(str(reason))
 
-    def _add(self, kind, name, measured, relation, expected, tolerance=0.0, reason="", digits=None) -> None:
-        self.checks.append(Check(kind, name, measured, relation, expected, tolerance, reason, digits))
+    def _add(self, kind, name, measured, relation, expected, tolerance=0.0, reason="") -> None:
+        self.checks.append(Check(kind, name, measured, relation, expected, tolerance, reason))
 
     def of(self, *kinds: str) -> list[Check]:
         """The checks of these kinds, in order."""

@@ -1,7 +1,7 @@
-"""The faces of a verdict: an HTML table for readers, and plain text with few stable digits for regression tests.
+"""The faces of a verdict: an HTML table for readers, and plain text for regression tests.
 
-The text is the same on every machine as long as the mathematics is: it prints whether each check holds, what was
-expected to three digits, and the measured value only where its size says that it is well above rounding.
+The text holds what mathematics fixes, and so it is the same on every machine: how each check went, and what was expected,
+to the digits that are known. What was measured is compared apart, as numbers (`tests/numbers_within.py`).
 """
 
 from __future__ import annotations
@@ -28,9 +28,6 @@ PROVENANCE_WORDS = {
     "abstract": "abstract read, exact form derived here",
     "derived": "derived here",
 }
-# Between these sizes a measured value is taken to be a number of the problem rather than a residual of rounding.
-SMALLEST_PRINTED, LARGEST_PRINTED = 1e-3, 1e15
-
 
 def number(value: float, digits: int = 3) -> str:
     """`value` to a few significant digits, counts exactly.
@@ -64,23 +61,23 @@ def text(verdict: Verdict) -> str:
 
 
 def _plain_words(check: Check) -> str:
-    within = f" within {number(check.tolerance, 1)}" if check.tolerance else ""
-    within += " relative" if within and check.relation == "~" else ""
-    return f"{check.name}: {_stable(check)}{check.relation} {_expected(check)}{within}"
+    return f"{check.name}: {check.relation} {_expected(check)}".rstrip()
 
 
 def _expected(check: Check) -> str:
-    small = 0 < abs(check.expected) < 1e-10  # thresholds made of machine epsilons differ in their digits
-    return number(check.expected, 1 if small else 3)
+    """The expected value to the digits that are known, at most three.
 
-
-def _stable(check: Check) -> str:
-    """The measured value with a trailing space, or nothing when its digits may differ between machines."""
-    digits = check.digits
-    if digits is None:
-        counted = isinstance(check.measured, int)
-        digits = 3 if counted or SMALLEST_PRINTED <= abs(check.measured) <= LARGEST_PRINTED else 0
-    return f"{number(check.measured, digits)} " if digits else ""
+    A constant is known to its tolerance. A bound is printed when it was written down, as a number of three digits at
+    most; a computed one may be made of rounding, and is left to the comparison of numbers.
+    """
+    value, known = check.expected, 3
+    if check.relation in ("<=", ">="):
+        written = not math.isfinite(value) or math.isclose(float(f"{value:.3g}"), value)
+        return number(value) if written else "a computed bound"
+    if check.tolerance and value:
+        relative = check.tolerance if check.relation == "~" else check.tolerance / abs(value)
+        known = min(known, math.floor(-math.log10(relative)))
+    return number(value, known) if known > 0 else "a number known to its size only"
 
 
 def _without_numbers(reason: str) -> str:

@@ -1,7 +1,8 @@
-"""Shared by all tests: nbval compares the text of verdicts only, and a small book of one toy chapter."""
+"""Shared by all tests: what nbval compares, and a small book of one toy chapter."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -9,17 +10,34 @@ from pathlib import Path
 
 import pytest
 
+from dlnlib.ledger import gather
 from dlnlib.verdict import MIME
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
+import numbers_within as numbers  # noqa: E402
+
 
 def pytest_collectstart(collector):
-    """nbval: tables, data and the order of display are checked elsewhere; references hold text only."""
+    """nbval compares the text of verdicts; tables, pictures and printed lines are for readers."""
     if hasattr(collector, "skip_compare"):
-        collector.skip_compare += ("text/html", MIME, "image/png", "image/svg+xml", "stderr")
+        collector.skip_compare += ("text/html", MIME, "image/png", "image/svg+xml", "stderr", "stdout")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """After a cell of a reference notebook has run, its measured numbers are compared with those recorded beside it."""
+    result = yield
+    outputs = getattr(item, "test_outputs", None)
+    if outputs and "nbval-check-output" in item.cell.metadata.get("tags", []):
+        entries = gather({"cells": [{"outputs": outputs}]})
+        recorded = json.loads(Path(item.parent.path).with_suffix(".json").read_text(encoding="utf-8"))
+        lines = numbers.moved(recorded[item.cell.id], numbers.record(entries))
+        if lines:
+            pytest.fail("measured numbers moved:\n" + "\n".join(lines), pytrace=False)
+    return result
 
 
 def make_toy_book(folder: Path) -> Path:

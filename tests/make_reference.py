@@ -1,17 +1,21 @@
 """Reference notebooks: each chapter's code with the stable text of its verdicts, and nothing else, as expected output.
 
-`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. Written by
-`make reference`, which executes every chapter with its default parameters.
+`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers lie
+beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by `make reference`,
+which executes every chapter with its default parameters; `python tests/make_reference.py NAME ...` writes some only.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+from numbers_within import record
 
+from dlnlib.ledger import gather
 from dlnlib.notebooks import Chapter, chapters, convert
 from dlnlib.run import execute
 from dlnlib.verdict import MIME
@@ -30,7 +34,7 @@ def reference(executed):
     made = nbformat.v4.new_notebook(metadata={"kernelspec": executed.metadata["kernelspec"]})
     for number, cell in enumerate(c for c in executed.cells if c.cell_type == "code"):
         shown = [output for output in cell.outputs if MIME in output.get("data", {})]
-        kept = [_text_only(output) for output in cell.outputs] if shown else []
+        kept = [_text_only(output) for output in shown]
         tag = "nbval-check-output" if shown else "nbval-ignore-output"
         new = nbformat.v4.new_code_cell(cell.source, outputs=kept, metadata={"tags": [tag]}, id=f"cell-{number}")
         new.execution_count = number + 1  # nbval refuses outputs of a cell that was never run
@@ -39,17 +43,25 @@ def reference(executed):
 
 
 def _text_only(output):
-    """An output of a cell that shows verdicts, without its pictures and tables."""
-    if "data" in output:
-        data = {"text/plain": output["data"]["text/plain"]}
-        return nbformat.v4.new_output("display_data", data=data, metadata={})
-    return output
+    """A verdict as its text, without table and data."""
+    data = {"text/plain": output["data"]["text/plain"]}
+    return nbformat.v4.new_output("display_data", data=data, metadata={})
+
+
+def measured(executed) -> dict[str, list[dict]]:
+    """The measured numbers of each cell that shows a verdict, by the cell's id in the reference."""
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    found = {f"cell-{number}": record(gather({"cells": [cell]})) for number, cell in enumerate(code)}
+    return {name: entries for name, entries in found.items() if entries}
 
 
 def write(chapter: Chapter, folder: Path) -> None:
     """Execute one chapter and write its reference."""
-    nbformat.write(reference(execute(chapter, {})), folder / f"{chapter.name}.ipynb")
-    print(f"{chapter.name}: reference written")
+    executed = execute(chapter, {})
+    nbformat.write(reference(executed), folder / f"{chapter.name}.ipynb")
+    numbers = json.dumps(measured(executed), indent=1)
+    (folder / f"{chapter.name}.json").write_text(numbers + "\n", encoding="utf-8")
+    print(f"{chapter.name}: reference written", flush=True)
 
 
 def outdated(found: list[Chapter], folder: Path) -> list[str]:
@@ -63,14 +75,17 @@ def outdated(found: list[Chapter], folder: Path) -> list[str]:
     return stale + [file.stem for file in sorted(folder.glob("*.ipynb")) if file.stem not in names]
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     found = chapters(ROOT)
     FOLDER.mkdir(exist_ok=True)
-    for file in FOLDER.glob("*.ipynb"):
-        file.unlink()
+    for name in outdated(found, FOLDER):
+        if name not in [chapter.name for chapter in found]:
+            for ending in (".ipynb", ".json"):
+                (FOLDER / name).with_suffix(ending).unlink(missing_ok=True)
+    wanted = [chapter for chapter in found if not names or chapter.name in names]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda chapter: write(chapter, FOLDER), found))
+        list(pool.map(lambda chapter: write(chapter, FOLDER), wanted))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
