@@ -14,8 +14,8 @@ theory      the maximum margin: margin, offset, linalg, theory
             parsimony: compression, singular, leakage, completion
             homogeneous networks: homogeneous, directions, tail, nearhomogeneous; other norms: geometric, quasinorms,
             potential, pace
-verdicts    verdict, schema, views, claims, ledger
-the book    notebooks, run, page, plots, cli; errors
+verdicts    verdict, attempt, schema, views, claims, ledger
+the book    notebooks, parameters, run, page, plots, cli; errors
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dlnlib.attempt import Missing
 from dlnlib.claims import Claim, claim
 from dlnlib.errors import BadParameter
 
@@ -151,6 +152,16 @@ class Verdict:
     def undecided(self, reason: str) -> None:
         """Say outright that this run cannot decide the claim, and why."""
         self.doubts.append(str(reason))
+
+    def needs(self, *results) -> bool:
+        """Whether all these experiments have a result; each that is `Missing` leaves the verdict undecided for its reason,
+        or its hypothesis unmet."""
+        for missing in (result for result in results if isinstance(result, Missing)):
+            if missing.unmet:
+                self.hypothesis(missing.reason, 0, ">=", 1)
+            else:
+                self.undecided(missing.reason)
+        return not any(isinstance(result, Missing) for result in results)
 
     def _add(self, kind, name, measured, relation, expected, tolerance=0.0, reason="") -> None:
         self.checks.append(Check(kind, name, measured, relation, expected, tolerance, reason))

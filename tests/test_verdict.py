@@ -12,8 +12,9 @@ from importlib import resources
 import pytest
 
 from dlnlib import views
+from dlnlib.attempt import attempt
 from dlnlib.claims import Claim, claim, registry
-from dlnlib.errors import BadData, BadParameter
+from dlnlib.errors import BadData, BadParameter, IntegratorStalled, NotSeparable
 from dlnlib.verdict import KINDS, MIME, Check, Verdict
 
 PLAIN = Claim("T-1", "A test", "nobody", "derived")
@@ -204,6 +205,28 @@ def test_text_shows_the_digits_that_are_known():
     text = views.text(v)
     assert "count: >= 5" in text and "rounding: <= a computed bound" in text
     assert "cent: == 1\n" in text and "its size: ~ a number known to its size only" in text
+
+
+def stalls():
+    raise IntegratorStalled("5000 steps were not enough; raise max_steps")
+
+
+def test_a_missing_experiment_leaves_its_verdict_undecided_for_the_reason():
+    missing = attempt(stalls, advice="ask for a smaller until")
+    v = good()
+    assert v.needs(attempt(lambda: 3)) and v.status == "reproduced"
+    assert not missing and not v.needs(3, missing)
+    assert v.status == "undecided" and v.open_reasons == ["IntegratorStalled, ask for a smaller until"]
+
+
+def test_a_missing_hypothesis_is_not_met_and_bad_input_is_raised():
+    def inseparable():
+        raise NotSeparable("no direction separates the data")
+
+    v = good()
+    assert not v.needs(attempt(inseparable)) and v.status == "hypotheses not met"
+    with pytest.raises(BadParameter):
+        attempt(lambda: (_ for _ in ()).throw(BadParameter("wrong")))
 
 
 def test_html_is_accessible_and_escaped():
