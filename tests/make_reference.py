@@ -1,8 +1,8 @@
 """Reference notebooks: each chapter's code with the stable text of its verdicts, and nothing else, as expected output.
 
-`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers lie
-beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by `make reference`,
-which executes every chapter with its default parameters; `python tests/make_reference.py NAME ...` writes some only.
+`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers
+lie beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by
+`make reference`, which runs every chapter at its defaults; `python tests/make_reference.py NAME ...` writes some only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measured numbers, compared as numbers: each may move within its own allowance from what `tests/reference` recorded."""
+"""Measured numbers, compared as numbers: each may move within its own allowance from what was recorded."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def record(entries: Iterable[Mapping]) -> Numbers:
 
 def moved(before: Numbers, after: Numbers) -> list[str]:
     """One line for each check whose measured value left its allowance; the wider of the two recorded ones counts."""
-    if [v["claim"] for v in before] != [v["claim"] for v in after]:
-        return [f"verdicts on {', '.join(v['claim'] for v in after)}; recorded: {', '.join(v['claim'] for v in before)}"]
+    was, now = ([verdict["claim"] for verdict in verdicts] for verdicts in (before, after))
+    if was != now:
+        return [f"verdicts on {', '.join(now)}; recorded: {', '.join(was)}"]
     lines = []
     for old, new in zip(before, after, strict=True):
         names = [check["name"] for check in old["checks"]]
