@@ -2,9 +2,10 @@
 
     python tests/nudge.py [CHAPTER ...] [--nudge NAME ...] [--jobs N]        (make nudge: all of it)
 
-Each run is compared with the chapter's reference: the texts of its verdicts must be equal, and each measured number must
-stay within its own allowance. The table `tests/nudges.csv` (chapter x nudge) is resumable like the steady one. Nudges that
-are made by an environment variable run in processes of their own; those that this processor cannot do are named and left out.
+Each run is compared with the chapter's reference: the texts of its verdicts must be equal, and each measured number
+must stay within its own allowance. The table `tests/nudges.csv` (chapter x nudge) is resumable like the steady one.
+Nudges that are made by an environment variable run in processes of their own; those that this processor cannot do are
+named and left out.
 """
 
 from __future__ import annotations
