@@ -27,6 +27,7 @@ def recorded(limit=0.5, residual=3e-16, count=5):
         (("constant", "c", 5.0, "~", 5.0, 1e-3, "horizon"), 5e-3),
         (("conclusion", "c", 3e-16, "<=", 1e-12), 5e-13),
         (("control", "c", 5, ">=", 1), 2.0),
+        (("conclusion", "c", -1e-4, "<=", 0, 1e-14, "rounding"), 5e-5),
         (("conclusion", "c", 1, ">=", 1), 0.0),
         (("conclusion", "c", 2, "==", 2), 0.0),
         (("conclusion", "c", float("inf"), ">=", 1), 0.0),
