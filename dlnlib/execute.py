@@ -44,10 +44,14 @@ def execute_notebook(notebook, values: Mapping[str, object], name: str, timeout:
     ended, outcome = threading.Event(), []
 
     def work():
+        from jupyter_core.utils import ensure_event_loop
+
+        loop = ensure_event_loop()  # of this thread; nbclient uses it, and leaves it open
         try:
             outcome.append(_papermill(notebook, values, name, timeout, workshop))
         except BaseException as problem:
             outcome.append(problem)
+        loop.close()
         ended.set()
 
     try:
@@ -92,10 +96,15 @@ def _named(name: str, ename: str, evalue: str, where: str) -> Exception:
 
 
 def _tidy(notebook):
-    """Without papermill's bookkeeping: it holds times and paths of this machine."""
+    """Without papermill's bookkeeping: it holds times and paths of this machine, and empty lists of tags.
+
+    What is left is the notebook that was given, as the build's cache must find it again.
+    """
     for holder in (notebook, *notebook.cells):
         holder.metadata.pop("papermill", None)
         holder.metadata.pop("execution", None)
+        if not holder.metadata.get("tags", True):
+            del holder.metadata["tags"]
     return notebook
 
 

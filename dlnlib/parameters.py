@@ -168,7 +168,8 @@ def check_relations(relations: Sequence[str], values: Mapping[str, object]) -> N
     """Each relation between parameters, such as "2 * rank < width", holds; raises BadParameter naming both sides."""
     for relation in relations:
         if not _evaluate(ast.parse(relation, mode="eval").body, values):
-            names = [n.id for n in ast.walk(ast.parse(relation)) if isinstance(n, ast.Name) and n.id in values]
+            nodes = [n for n in ast.walk(ast.parse(relation)) if isinstance(n, ast.Name) and n.id in values]
+            names = [node.id for node in sorted(nodes, key=lambda node: node.col_offset)]
             found = ", ".join(f"{name} = {values[name]}" for name in dict.fromkeys(names))
             raise BadParameter(f"{found}: {relation} is needed; change one of them")
 
@@ -207,7 +208,7 @@ def _usable(parameter: Parameter, spec: str) -> str:
     names = [name.strip() for name in names]
     if not spec.strip() and parameter.data != "needed":
         return ""
-    return "; ".join(_loaded(parameter.name, name) for name in names if name)
+    return "; ".join(_loaded(parameter.name, name) for name in names if name or parameter.data == "needed")
 
 
 def _loaded(parameter: str, name: str) -> str:
