@@ -24,7 +24,7 @@ from dlnlib.families import (
     six_points,
     spanning,
 )
-from dlnlib.readers import READERS, read
+from dlnlib.readers import read
 
 __all__ = ["Dataset", "KnownSolution", "names", "load", "real", "one_hot", "six_points", "one_support_vector",
            "random_separable", "spanning", "not_separable"]
@@ -130,7 +130,7 @@ def load(spec: str | Path, seed: int = 0) -> Dataset:
         data = replace(SYNTHETIC[head](**arguments), name=spec.removesuffix("+1"))
         return data.with_constant() if spec.endswith("+1") else data
     path = Path(spec)
-    if path.suffix.lower() in READERS or path.suffix or len(path.parts) > 1 or os.path.exists(path):
+    if path.suffix or len(path.parts) > 1 or os.path.exists(spec):
         return _from_file(path)
     raise BadData(_unknown(spec, [*SYNTHETIC, *REAL]))
 

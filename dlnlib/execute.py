@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dlnlib import errors
-from dlnlib.errors import DlnError
+from dlnlib.errors import BadOutput, DlnError
 from dlnlib.notebooks import Chapter, convert
 
-__all__ = ["ChapterFailed", "execute", "execute_notebook"]
+__all__ = ["ChapterFailed", "execute", "execute_notebook", "no_room"]
 
 TIMEOUT = 3600  # seconds a cell may take: a runner's own parameters may be large
 START = 120  # seconds a kernel may take to answer: a busy machine needs some
@@ -82,9 +82,17 @@ def _papermill(notebook, values: Mapping[str, object], name: str, timeout: float
         raise _named(name, err.ename, err.evalue, f"code cell {err.exec_count}") from err
     except CellTimeoutError as err:
         raise ChapterFailed(f"chapter {name}: a cell took more than {timeout:g} s") from err
+    except OSError as err:
+        raise no_room(err) from err
     except (DeadKernelError, RuntimeError) as err:
         raise ChapterFailed(f"chapter {name}: the kernel ended{workshop.last_words() or f' ({err})'}") from err
     return _tidy(done)
+
+
+def no_room(err: OSError) -> BadOutput:
+    """Nothing can be written where temporary files go."""
+    where = tempfile.tempdir or os.environ.get("TMPDIR") or "the temporary folder"
+    return BadOutput(f"{where} cannot be written ({err.strerror}); set TMPDIR to another directory")
 
 
 def _named(name: str, ename: str, evalue: str, where: str) -> Exception:
@@ -112,12 +120,15 @@ class Workshop:
     """A temporary folder with all that a kernel writes, and the pipe whose end is the kernel's (see `keeper`)."""
 
     def __init__(self):
-        self.folder = Path(tempfile.mkdtemp(prefix="dlnlib-"))
         self.held, self._end = None, None
         self._closed, self._lock = False, threading.Lock()
-        for name in ("work", "tmp"):
-            (self.folder / name).mkdir()
-        (self.folder / "matplotlibrc").touch()
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="dlnlib-"))
+            for name in ("work", "tmp"):
+                (self.folder / name).mkdir()
+            (self.folder / "matplotlibrc").touch()
+        except OSError as err:
+            raise no_room(err) from err
 
     def manager(self) -> type:
         """A manager of kernels that are this Python with this library, whatever kernels and settings the user has."""

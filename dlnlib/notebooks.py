@@ -73,7 +73,7 @@ def chapters(root: Path | None = None) -> list[Chapter]:
 def pages(root: Path) -> list[Path]:
     """The files of the chapters, none of them read as a notebook yet; raises BadBook."""
     paths = [root / f"{name}.md" for name in _files(read_yaml(root / "_toc.yml"), root / "_toc.yml")]
-    return [path for path in paths if path.is_file() and "```{code-cell}" in read_text(path)]
+    return [path for path in paths if os.path.isfile(path) and "```{code-cell}" in read_text(path)]
 
 
 def read_text(file: Path) -> str:

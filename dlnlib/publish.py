@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ def place(given: str | Path, names: Iterable[str]) -> Path:
     out = _absolute(given)
     with _told(out), _staging(out) as folder:
         (folder / "trial").write_bytes(b"trial")
-        folders = [name for name in names if (out / name).is_dir()]
+        folders = [name for name in names if os.path.isdir(out / name)]
         if folders:
             raise BadOutput(f"output {out}: {folders[0]} in it is a folder; give another directory")
     return out
@@ -36,7 +37,7 @@ def publish(files: Mapping[str, str], out: Path) -> None:
     with _told(out), _staging(out) as folder:
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        if out.is_dir():
+        if os.path.isdir(out):
             _exchange(list(files), folder, out)
         else:
             umask = os.umask(0)
@@ -65,18 +66,24 @@ def _exchange(names: list[str], folder: Path, out: Path) -> None:
 @contextmanager
 def _staging(out: Path) -> Iterator[Path]:
     """A new folder on the device of `out`; afterwards it is gone, and so are parents of `out` made for nothing."""
-    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    if not (out.parent if missing else out).exists():
-        out.parent.mkdir(parents=True)
-    folder = None
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    missing = [parent for parent in out.parents if not os.path.exists(parent)]
+    made, folder = [], None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".dlnlib-", dir=out if out.is_dir() else out.parent))
+        for parent in reversed(missing):
+            parent.mkdir()
+            made.append(parent)
+        folder = Path(tempfile.mkdtemp(prefix=".dlnlib-", dir=out if os.path.isdir(out) else out.parent))
+        if not os.path.isdir(out):
+            os.rename(folder, out)  # a name that cannot be had is known before the run
+            os.rename(out, folder)
         yield folder
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        if not out.exists():
-            for parent in missing[1:]:
+        if not os.path.exists(out):
+            for parent in reversed(made):
                 parent.rmdir()
 
 
@@ -97,6 +104,5 @@ def _told(out: Path) -> Iterator[None]:
         yield
     except OSError as err:
         found = next((folder for folder in (out, *out.parents) if os.path.lexists(folder)), out)
-        why = f"{found} is a file" if found.is_file() else f"cannot be written ({err.strerror})"
+        why = f"{found} is a file" if os.path.isfile(found) else f"cannot be written ({err.strerror})"
         raise BadOutput(f"output {shortened(str(out), 200)}: {why}; give another directory") from err
-

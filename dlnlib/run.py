@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from dlnlib import page
-from dlnlib.errors import BadOutput
-from dlnlib.execute import ChapterFailed, execute
+from dlnlib.execute import ChapterFailed, execute, no_room
 from dlnlib.ledger import gather
 from dlnlib.notebooks import Chapter, checked, find_book, sound
 from dlnlib.publish import place, publish
@@ -47,5 +45,4 @@ def _page(chapter: Chapter, notebook, book: Path) -> str:
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise ChapterFailed(f"chapter {chapter.name}: no page can be made of it: {err}") from err
-        where = f"{tempfile.gettempdir()} ({cause.strerror})"
-        raise BadOutput(f"the page cannot be made in {where}; set TMPDIR to another directory") from err
+        raise no_room(cause) from err

@@ -1,4 +1,4 @@
-"""Ranges, choices, data sets and relations of a chapter's parameters: what is allowed, and what is refused in which words."""
+"""Ranges, choices, data sets and relations of a chapter's parameters: what is allowed, and what is refused how."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ MANY = Parameter("many", "", "data sets", data="list")
 @pytest.mark.parametrize(
     ("parameter", "words"),
     [
-        (DEPTH, "1 to 6"), (UNTIL, "1e2 to 1e10"), (LOSS, "exponential or logistic"), (SIDES, "3 or 4"),
-        (DATA, "a data set"), (REAL, 'a data set, "" for none'), (Parameter("exact", True, ""), ""),
+        (DEPTH, "1 to 6"),
+        (UNTIL, "1e2 to 1e10"),
+        (LOSS, "exponential or logistic"),
+        (SIDES, "3 or 4"),
+        (DATA, "a data set"),
+        (REAL, 'a data set, "" for none'),
+        (Parameter("exact", True, ""), ""),
         (MANY, 'data sets separated by semicolons, "" for none'),
     ],
-)  # fmt: skip
+)
 def test_what_is_allowed_in_words(parameter, words):
     assert parameter.allowed == words
 
@@ -34,11 +39,20 @@ def test_what_is_allowed_in_words(parameter, words):
 @pytest.mark.parametrize(
     ("parameter", "given", "value"),
     [
-        (DEPTH, "1", 1), (DEPTH, "6", 6), (UNTIL, "1e2", 1e2), (UNTIL, "1e10", 1e10), (UNTIL, "100", 100.0),
-        (LOSS, "logistic", "logistic"), (SIDES, "4", 4), (DATA, "iris+1", "iris+1"), (REAL, "", ""), (REAL, " ", ""),
-        (MANY, "", ""), (MANY, "iris; wine:0,1;", "iris; wine:0,1"),
+        (DEPTH, "1", 1),
+        (DEPTH, "6", 6),
+        (UNTIL, "1e2", 1e2),
+        (UNTIL, "1e10", 1e10),
+        (UNTIL, "100", 100.0),
+        (LOSS, "logistic", "logistic"),
+        (SIDES, "4", 4),
+        (DATA, "iris+1", "iris+1"),
+        (REAL, "", ""),
+        (REAL, " ", ""),
+        (MANY, "", ""),
+        (MANY, "iris; wine:0,1;", "iris; wine:0,1"),
     ],
-)  # fmt: skip
+)
 def test_both_ends_and_every_choice_are_allowed(parameter, given, value):
     found = check(parameter, given)
     assert found == value and type(found) is type(value)
@@ -47,17 +61,28 @@ def test_both_ends_and_every_choice_are_allowed(parameter, given, value):
 @pytest.mark.parametrize(
     ("parameter", "given", "words"),
     [
-        (DEPTH, "0", "depth = 0: 1 to 6 is needed"), (DEPTH, "7", "depth = 7: 1 to 6 is needed"),
-        (DEPTH, str(2**64), "1 to 6 is needed"), (DEPTH, "1" * 299, "[(]299 characters[)]: 1 to 6 is needed"),
-        (DEPTH, "1" * 5000, "has 5000 characters"), (DEPTH, "-" * 200 + "1", "1 to 6 is needed|an integer is needed"),
-        (DEPTH, "[" * 200 + "]" * 200, "has 400 characters"), (DEPTH, "[" * 150, "an integer is needed"),
-        (UNTIL, "99.99", "1e2 to 1e10 is needed"), (UNTIL, "1.1e10", "1e2 to 1e10 is needed"),
-        (UNTIL, "inf", "1e2 to 1e10 is needed"), (UNTIL, "-inf", "1e2 to"), (UNTIL, "1e400", "1e2 to 1e10 is needed"),
-        (UNTIL, "nan", "1e2 to 1e10 is needed"), (UNTIL, "1e308", "1e2 to"), (UNTIL, "10**3", "a number is needed"),
-        (UNTIL, "1j", "a number is needed"), (UNTIL, "True", "a number is needed"),
-        (LOSS, "hinge", "exponential or logistic is needed"), (SIDES, "5", "3 or 4 is needed"),
+        (DEPTH, "0", "depth = 0: 1 to 6 is needed"),
+        (DEPTH, "7", "depth = 7: 1 to 6 is needed"),
+        (DEPTH, str(2**64), "1 to 6 is needed"),
+        (DEPTH, "1" * 299, "[(]299 characters[)]: 1 to 6 is needed"),
+        (DEPTH, "1" * 5000, "has 5000 characters"),
+        (DEPTH, "-" * 200 + "1", "1 to 6 is needed|an integer is needed"),
+        (DEPTH, "[" * 200 + "]" * 200, "has 400 characters"),
+        (DEPTH, "[" * 150, "an integer is needed"),
+        (UNTIL, "99.99", "1e2 to 1e10 is needed"),
+        (UNTIL, "1.1e10", "1e2 to 1e10 is needed"),
+        (UNTIL, "inf", "1e2 to 1e10 is needed"),
+        (UNTIL, "-inf", "1e2 to"),
+        (UNTIL, "1e400", "1e2 to 1e10 is needed"),
+        (UNTIL, "nan", "1e2 to 1e10 is needed"),
+        (UNTIL, "1e308", "1e2 to"),
+        (UNTIL, "10**3", "a number is needed"),
+        (UNTIL, "1j", "a number is needed"),
+        (UNTIL, "True", "a number is needed"),
+        (LOSS, "hinge", "exponential or logistic is needed"),
+        (SIDES, "5", "3 or 4 is needed"),
     ],
-)  # fmt: skip
+)
 def test_others_are_refused_in_one_line(parameter, given, words):
     with pytest.raises(BadParameter, match=words) as caught:
         check(parameter, given)
@@ -104,13 +129,18 @@ def test_relations_are_read_with_the_chapter():
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ("depth > 2", "a list of texts"), ([3], "a list of texts"), (["depth >"], "cannot be evaluated"),
-        (["rank > 2"], "cannot be evaluated"), (["depth > 3"], "does not hold for the defaults"),
-        (["__import__('os')"], "cannot be evaluated"), (["depth.real > 0"], "cannot be evaluated"),
-        (["depth > 'a'"], "cannot be evaluated"), (["depth / 0 > 1"], "cannot be evaluated"),
+        ("depth > 2", "a list of texts"),
+        ([3], "a list of texts"),
+        (["depth >"], "cannot be evaluated"),
+        (["rank > 2"], "cannot be evaluated"),
+        (["depth > 3"], "does not hold for the defaults"),
+        (["__import__('os')"], "cannot be evaluated"),
+        (["depth.real > 0"], "cannot be evaluated"),
+        (["depth > 'a'"], "cannot be evaluated"),
+        (["depth / 0 > 1"], "cannot be evaluated"),
         (["depth ** 9 > 1"], "cannot be evaluated"),
     ],
-)  # fmt: skip
+)
 def test_wrong_relations_are_named(found, words):
     with pytest.raises(BadParameter, match=f"a.md: `requires: .*{words}"):
         relations(found, [DEPTH], "a.md")
@@ -119,15 +149,21 @@ def test_wrong_relations_are_named(found, words):
 @pytest.mark.parametrize(
     ("front", "words"),
     [
-        ([1], "must map names to ranges"), ({"width": {"least": 1, "most": 2}}, "a parameter's name"),
-        ({"depth": 3}, "a parameter's name"), ({"depth": {"lest": 1, "most": 2}}, "a parameter's name"),
-        ({"depth": {"least": 1}}, "both ends"), ({"depth": {}}, "both ends"),
+        ([1], "must map names to ranges"),
+        ({"width": {"least": 1, "most": 2}}, "a parameter's name"),
+        ({"depth": 3}, "a parameter's name"),
+        ({"depth": {"lest": 1, "most": 2}}, "a parameter's name"),
+        ({"depth": {"least": 1}}, "both ends"),
+        ({"depth": {}}, "both ends"),
         ({"depth": {"least": 4, "most": 6}}, "default 3 between them"),
-        ({"depth": {"least": "a", "most": 6}}, "needed numbers"), ({"depth": {"least": [1], "most": 6}}, "needed numbers"),
-        ({"depth": {"choices": 3}}, "a list of choices"), ({"depth": {"choices": [1, 2]}}, "default 3 among them"),
-        ({"depth": {"data": "needed"}}, "a text as default"), ({"depth": {"data": ["needed"]}}, "needed, optional, list"),
+        ({"depth": {"least": "a", "most": 6}}, "needed numbers"),
+        ({"depth": {"least": [1], "most": 6}}, "needed numbers"),
+        ({"depth": {"choices": 3}}, "a list of choices"),
+        ({"depth": {"choices": [1, 2]}}, "default 3 among them"),
+        ({"depth": {"data": "needed"}}, "a text as default"),
+        ({"depth": {"data": ["needed"]}}, "needed, optional, list"),
     ],
-)  # fmt: skip
+)
 def test_wrong_ranges_are_named(front, words):
     with pytest.raises(BadParameter, match=f"^a.md: .*{words}"):
         read("depth = 3  # layers", {"parameters": front}, "a.md")
@@ -136,10 +172,22 @@ def test_wrong_ranges_are_named(front, words):
 @pytest.mark.parametrize(
     "line",
     [
-        '"""Depth."""', "a, b = 1, 2", "a = b = 1", "depth: int = 3", "import os", "depth = 2 * 3", "depth = len('a')",
-        "depth[0] = 1", "del depth", "depth += 1", "depth = {[]: 1}", "depth = (", "depth = " + "-" * 5000 + "1", "a = 1\0",
+        '"""Depth."""',
+        "a, b = 1, 2",
+        "a = b = 1",
+        "depth: int = 3",
+        "import os",
+        "depth = 2 * 3",
+        "depth = len('a')",
+        "depth[0] = 1",
+        "del depth",
+        "depth += 1",
+        "depth = {[]: 1}",
+        "depth = (",
+        "depth = " + "-" * 5000 + "1",
+        "a = 1\0",
     ],
-)  # fmt: skip
+)
 def test_a_parameters_cell_holds_assignments_of_literals(line):
     with pytest.raises(BadParameter, match="^a.md: the parameters cell"):
         read(line, {}, "a.md")
