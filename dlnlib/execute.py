@@ -41,6 +41,7 @@ def execute_notebook(notebook, values: Mapping[str, object], name: str, timeout:
     Raises the library's own error when the chapter raised one, ChapterFailed for any other.
     """
     workshop = Workshop()
+    _stand_somewhere(workshop.folder.parent)
     ended, outcome = threading.Event(), []
 
     def work():
@@ -63,6 +64,14 @@ def execute_notebook(notebook, values: Mapping[str, object], name: str, timeout:
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+def _stand_somewhere(folder: Path) -> None:
+    """Jupyter asks for the working folder; where it was deleted, another one serves."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir(folder)
 
 
 def _papermill(notebook, values: Mapping[str, object], name: str, timeout: float, workshop: Workshop):
