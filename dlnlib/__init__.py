@@ -15,7 +15,7 @@ theory      the maximum margin: margin, offset, linalg, theory
             homogeneous networks: homogeneous, directions, tail, nearhomogeneous; other norms: geometric, quasinorms,
             potential, pace
 verdicts    verdict, attempt, schema, views, claims, ledger
-the book    notebooks, parameters, run, page, plots, cli; errors
+the book    notebooks, parameters, run, execute, keeper, publish, page, plots, cli; errors
 """
 
 from __future__ import annotations

@@ -6,36 +6,114 @@ Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import warnings
 from pathlib import Path
 
-from dlnlib.errors import BadInput, BadParameter, DlnError, HypothesisNotMet
+from dlnlib.errors import BadInput, BadParameter, DlnError, HypothesisNotMet, shortened
 
 __all__ = ["main"]
 
 EPILOG = "exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or input; 3 hypotheses not met"
+LONGEST = 2000  # characters of a message
+
+
+class Stopped(BaseException):
+    """A signal that asks this process to end."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    as_program = arguments is None
     try:
-        return options.action(options)
+        if as_program:
+            _own_process()
+        return _main(arguments)
+    except (KeyboardInterrupt, Stopped) as err:
+        status = 128 + (err.args[0] if isinstance(err, Stopped) else signal.SIGINT)
+        _complain("interrupted; nothing was written", status)
+        if as_program:
+            os._exit(status)  # at once: a thread may still be waiting for the kernel that was killed
+        return status
+
+
+def _own_process() -> None:
+    """What concerns the whole process, and so only the command itself: signals, warnings, missing standard streams."""
+
+    def stop(number, frame):
+        raise Stopped(number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+            signal.signal(number, stop)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    for stream in range(3):  # where one is closed, a file that is opened later would take its place
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _main(arguments: list[str] | None) -> int:
+    try:
+        options = _parser().parse_args(arguments)
+        text, status = options.action(options)
+    except SystemExit as err:  # of argparse: help was printed, or usage
+        text, status = None, err.code
     except HypothesisNotMet as err:
         return _complain(f"hypotheses not met: {err}", 3)
     except BadInput as err:
         return _complain(str(err), 2)
     except DlnError as err:  # the numerics could not go on: nothing was decided
         return _complain(f"undecided: {err}", 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted; nothing was written", 130)
-    except BrokenPipeError:  # the reader of a pipe had enough
-        sys.stderr.close()
-        return 0
+    except OSError as err:
+        return _complain(f"{err.filename or 'the system'}: {err.strerror or err}", 2)
+    except MemoryError:
+        return _complain("out of memory; take smaller data or parameters", 2)
+    except Exception as err:
+        if os.environ.get("DLNLIB_TRACEBACK"):
+            raise
+        return _complain(f"a defect: {type(err).__name__}: {err} (DLNLIB_TRACEBACK=1 shows where)", 1)
+    return _print(text, status)
+
+
+def _print(text: str | None, status: int) -> int:
+    """Print to standard output, closed, full or narrow as it may be; returns the status that is left.
+
+    A reader who had enough of a pipe changes nothing: what was refuted stays so.
+    """
+    if sys.stdout is None:
+        return status
+    try:
+        if text is not None:
+            encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+            print(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as err:
+        _give_up_output()
+        if not isinstance(err, BrokenPipeError):
+            return _complain(f"standard output: {err.strerror}", status or 2)
+    return status
+
+
+def _give_up_output() -> None:
+    """What is still buffered goes nowhere: Python would try to write it once more when it ends."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"dlnlib: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        print(f"dlnlib: {shortened(' '.join(message.split()), LONGEST)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # nobody listens there either
+        pass
     return status
 
 
@@ -45,12 +123,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dlnlib", description="Theorems on deep linear networks, run.", epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"dlnlib {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    book = argparse.ArgumentParser(add_help=False)
+    book.add_argument("--book", metavar="DIR", help="the book (default: the one here, else the one beside the package)")
 
-    listing = commands.add_parser("list", help="the chapters, their claims, and their parameters with defaults")
+    listing = commands.add_parser(
+        "list", help="the chapters, their claims, and their parameters with defaults and ranges", parents=[book]
+    )
     listing.set_defaults(action=_list)
 
     run = commands.add_parser(
-        "run", help="run one chapter with your parameters or data", epilog=EPILOG,
+        "run", help="run one chapter with your parameters or data", epilog=EPILOG, parents=[book],
         description="Run one chapter. Leaves CHAPTER.ipynb, CHAPTER.html and verdicts.json in DIR, or nothing at all.",
     )  # fmt: skip
     run.add_argument("chapter", metavar="CHAPTER", help="a name that `dlnlib list` prints")
@@ -60,10 +142,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--data", metavar="NAME|FILE", help="data by name (digits:3,8, iris+1, ...) or a .npz or .csv file"
     )
-    run.add_argument("-o", dest="out", metavar="DIR", type=Path, help="where to write (default: CHAPTER-run)")
+    run.add_argument("-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)")
     run.set_defaults(action=_run)
 
-    ledger = commands.add_parser("ledger", help="all claims and verdicts of a built book or of a run", epilog=EPILOG)
+    ledger = commands.add_parser(
+        "ledger", help="all claims and verdicts of a built book or of a run", epilog=EPILOG, parents=[book]
+    )
     ledger.add_argument(
         "path", nargs="?", type=Path, metavar="PATH",
         help="claims.json, verdicts.json, or a folder with one (default: the built book)",
@@ -72,47 +156,66 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list(options) -> int:
-    from dlnlib.notebooks import chapters
+def _list(options) -> tuple[str, int]:
+    """Every chapter that can be read; those that cannot are named on standard error, one line each."""
+    from dlnlib.notebooks import find_book, pages, parse
 
-    for chapter in chapters():
-        print(f"{chapter.name}: {chapter.title}\n  claims: {', '.join(chapter.claims) or 'none'}")
-        for parameter in chapter.parameters:
-            print(f"  -p {parameter.name}={parameter.default}".ljust(28) + f"  {parameter.comment}".rstrip())
-    return 0
+    root, blocks, status = find_book(options.book), [], 0
+    for path in pages(root):
+        try:
+            blocks.append(_description(parse(path, root)))
+        except BadInput as err:
+            status = _complain(str(err), 2)
+    return "\n".join(blocks), status
 
 
-def _run(options) -> int:
+def _description(chapter) -> str:
+    lines = [f"{chapter.name}: {chapter.title}", f"  claims: {', '.join(chapter.claims) or 'none'}"]
+    for parameter in chapter.parameters:
+        words = parameter.comment
+        if not words.startswith(parameter.allowed):
+            words = f"{parameter.allowed}: {words}"
+        lines.append((f"  -p {parameter.name}={parameter.default}".ljust(28) + f"  {words}").rstrip())
+    return "\n".join(lines + [f"  requires {relation}" for relation in chapter.requires])
+
+
+def _run(options) -> tuple[str, int]:
     from dlnlib.ledger import exit_status, table
-    from dlnlib.notebooks import chapter
+    from dlnlib.notebooks import chapter, find_book
     from dlnlib.run import ChapterFailed, run
 
-    given = dict(_assignment(text) for text in options.parameters)
-    if options.data is not None:
-        given["data"] = options.data
-    out = options.out or Path(f"{options.chapter}-run")
+    given = _given(options)
+    chosen = chapter(options.chapter, find_book(options.book))
+    out = f"{chosen.name}-run" if options.out is None else options.out
     try:
-        verdicts = run(chapter(options.chapter), given, out)
+        verdicts = run(chosen, given, out)
     except ChapterFailed as err:
-        return _complain(str(err), 1)
-    print(f"{table(verdicts)}\n\nwritten to {out}")
-    return exit_status(verdicts)
+        return None, _complain(str(err), 1)
+    if verdicts or chosen.claims:
+        return f"{table(verdicts)}\n\nwritten to {out}", exit_status(verdicts)
+    return f"no verdicts: this chapter makes no claim\n\nwritten to {out}", 0
 
 
-def _assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise BadParameter(f"-p {text}: NAME=VALUE is needed, such as -p depth=4")
-    return name.strip(), value
+def _given(options) -> dict[str, str]:
+    """The parameters of the command line, `--data` among them."""
+    given = {}
+    for text in [*options.parameters, *([] if options.data is None else [f"data={options.data}"])]:
+        name, equals, value = text.partition("=")
+        name = name.strip()
+        if not (name and equals):
+            raise BadParameter(f"-p {shortened(text)}: NAME=VALUE is needed, such as -p depth=4")
+        if name in given:
+            raise BadParameter(f"{shortened(name)} is given twice; once is needed")
+        given[name] = value
+    return given
 
 
-def _ledger(options) -> int:
+def _ledger(options) -> tuple[str, int]:
     from dlnlib.ledger import exit_status, load, summary, table
     from dlnlib.notebooks import find_book
 
-    entries = load(options.path or find_book() / "_build" / "html")
-    print(f"{table(entries)}\n\n{summary(entries)}")
-    return exit_status(entries)
+    entries = load(options.path or find_book(options.book) / "_build" / "html")
+    return f"{table(entries)}\n\n{summary(entries)}".rstrip(), exit_status(entries)
 
 
 if __name__ == "__main__":

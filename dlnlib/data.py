@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dlnlib.dataset import Dataset
-from dlnlib.errors import BadData, BadParameter
+from dlnlib.errors import BadData, BadInput, BadParameter, shortened
 from dlnlib.families import (
     KnownSolution,
     not_separable,
@@ -23,7 +24,7 @@ from dlnlib.families import (
     six_points,
     spanning,
 )
-from dlnlib.readers import READERS, read
+from dlnlib.readers import read
 
 __all__ = ["Dataset", "KnownSolution", "names", "load", "real", "one_hot", "six_points", "one_support_vector",
            "random_separable", "spanning", "not_separable"]
@@ -96,7 +97,8 @@ def real(name: str) -> Dataset:
         classes = [int(part) for part in arguments.split(",")] if arguments else []
         inspect.signature(REAL[head]).bind(*classes)
     except (TypeError, ValueError):
-        raise BadParameter(f"'{name}' found, needed whole numbers after the colon, such as {_example(head)}") from None
+        found = shortened(name)
+        raise BadParameter(f"'{found}' found, needed whole numbers after the colon, such as {_example(head)}") from None
     data = REAL[head](*classes)
     return data.with_constant() if name.endswith("+1") else data
 
@@ -128,9 +130,17 @@ def load(spec: str | Path, seed: int = 0) -> Dataset:
         data = replace(SYNTHETIC[head](**arguments), name=spec.removesuffix("+1"))
         return data.with_constant() if spec.endswith("+1") else data
     path = Path(spec)
-    if path.suffix.lower() in READERS or path.exists() or path.suffix or len(path.parts) > 1:
-        return Dataset(*read(path), path.name)
+    if path.suffix or len(path.parts) > 1 or os.path.exists(spec):
+        return _from_file(path)
     raise BadData(_unknown(spec, [*SYNTHETIC, *REAL]))
+
+
+def _from_file(path: Path) -> Dataset:
+    x, y = read(path)
+    try:
+        return Dataset(x, y, path.name)
+    except BadInput as err:
+        raise type(err)(f"{path.name}: {err}") from err
 
 
 def _arguments(spec: str, head: str, seed: int) -> dict[str, int | float]:
@@ -141,13 +151,13 @@ def _arguments(spec: str, head: str, seed: int) -> dict[str, int | float]:
     for part in filter(None, spec.partition(":")[2].split(",")):
         key, _, text = part.partition("=")
         if key not in defaults:
-            raise BadParameter(f"'{part}' in '{spec}' found, needed {_keys(defaults)}: see {_example(head)}")
+            raise BadParameter(f"'{shortened(part)}' found, needed {_keys(defaults)}: see {_example(head)}")
         kind = type(defaults[key])
         try:
             found[key] = kind(text)
         except ValueError:
             word = "a whole number" if kind is int else "a number"
-            raise BadParameter(f"{key} = '{text}' in '{spec}', needed {word}: see {_example(head)}") from None
+            raise BadParameter(f"{key} = '{shortened(text)}', needed {word}: see {_example(head)}") from None
     return found
 
 
@@ -160,6 +170,6 @@ def _example(head: str) -> str:
 
 
 def _unknown(spec: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(spec.partition(":")[0].lower(), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(spec.partition(":")[0][:60].lower(), known, n=1, cutoff=0.5)
     hint = f"did you mean '{near[0]}'?" if near else "one of " + ", ".join(known) + ", or a .npz or .csv file"
-    return f"data set '{spec}' is not known: {hint}"
+    return f"data set '{shortened(spec)}' is not known: {hint}"

@@ -9,7 +9,9 @@ import torch
 
 from dlnlib.errors import BadData, BadLabel, NonFinite, ShapeMismatch
 
-__all__ = ["Dataset"]
+__all__ = ["MOST", "Dataset"]
+
+MOST = 10_000_000  # numbers in a data set (80 MB): more would fill the memory before anything is learnt
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +76,26 @@ class Dataset:
 
 
 def _as_float64(what: str, values) -> torch.Tensor:
+    if isinstance(values, torch.Tensor):
+        if values.is_complex():
+            raise _not_real(what, "complex")
+        return values.detach().to(torch.float64)
     try:
-        tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, dtype=np.float64))
+        array = np.asarray(values)
+        words = {"c": "complex", "M": "an array of dates", "m": "an array of durations", "V": "an array of records"}
+        if array.dtype.kind in words:
+            raise _not_real(what, words[array.dtype.kind])
+        if array.dtype.kind not in "biuf":
+            raise TypeError
+        with np.errstate(over="ignore"):  # of a longer type: an infinity, which is named below
+            return torch.from_numpy(array.astype(np.float64))
     except (TypeError, ValueError):
         raise BadData(f"{what} is not a rectangular array of numbers, needed one: convert it to floats") from None
-    if tensor.is_complex():
-        raise BadData(f"{what} is complex, needed real numbers: stack real and imaginary parts as features")
-    return tensor.detach().to(torch.float64)
+
+
+def _not_real(what: str, found: str) -> BadData:
+    mend = "stack real and imaginary parts as features" if found == "complex" else "convert it to floats"
+    return BadData(f"{what} is {found}, needed real numbers: {mend}")
 
 
 def _check_points(x: torch.Tensor) -> None:

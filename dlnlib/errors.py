@@ -14,6 +14,8 @@ __all__ = [
     "NonFinite",
     "ShapeMismatch",
     "BadParameter",
+    "BadBook",
+    "BadOutput",
     "UnknownChapter",
     "HypothesisNotMet",
     "NotSeparable",
@@ -22,7 +24,13 @@ __all__ = [
     "IntegratorStalled",
     "StepRuleViolated",
     "NotCertified",
+    "shortened",
 ]
+
+
+def shortened(text: str, most: int = 60) -> str:
+    """`text` as it stands in a message: a very long one is cut, and its length said."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 class DlnError(Exception):
@@ -51,6 +59,14 @@ class ShapeMismatch(BadInput):
 
 class BadParameter(BadInput):
     """A parameter that is misspelt, of the wrong type, or out of range."""
+
+
+class BadBook(BadInput):
+    """A file of the book that cannot be read: its table of contents, its settings, a chapter."""
+
+
+class BadOutput(BadInput):
+    """A place that cannot be written to."""
 
 
 class UnknownChapter(BadInput):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from dlnlib.dataset import Dataset
-from dlnlib.errors import BadParameter
+from dlnlib.dataset import MOST, Dataset
+from dlnlib.errors import BadParameter, shortened
 
 __all__ = ["KnownSolution", "six_points", "one_support_vector", "random_separable", "spanning", "not_separable",
            "require"]
@@ -28,9 +29,8 @@ def one_support_vector() -> Dataset:
 
 def random_separable(n: int = 20, d: int = 5, seed: int = 0, gap: float = 0.3) -> Dataset:
     """z_i = (gap + |t_i|/sqrt(d)) u + g_i/sqrt(d), t_i and g_i normal, g_i orthogonal to u: margin at least `gap`."""
-    require(n >= 2, "n", n, "at least 2")
-    require(d >= 1, "d", d, "at least 1")
-    require(gap > 0, "gap", gap, "above 0")
+    _require_size(n, d)
+    require(0 < gap < math.inf, "gap", gap, "a number above 0")
     draw = _draws(seed)
     u = _unit(draw(d))
     g = draw(n, d) / d**0.5
@@ -56,10 +56,10 @@ def spanning(n: int = 20, d: int = 5, seed: int = 0, margin: float = 0.3, spread
     basis of the complement of a in R^d (so sum_i a_i xi_i = 0) and D has singular values from 1 down to 1/condition.
     Then a is the dual, and p* = D^-1 M r / spread in that basis, with r_i = -ln a_i - entropy(a).
     """
-    require(d >= 1, "d", d, "at least 1")
-    require(n >= max(d, 2), "n", n, f"at least {max(d, 2)}: d support vectors, two classes")
-    for name, value, least in (("margin", margin, 0), ("spread", spread, 0), ("condition", condition, 1)):
-        require(value > 0 and value >= least, name, value, f"above {least}" if least == 0 else "at least 1")
+    _require_size(n, d, max(d, 2))
+    require(0 < margin < math.inf, "margin", margin, "a number above 0")
+    require(0 < spread < math.inf, "spread", spread, "a number above 0")
+    require(1 <= condition < math.inf, "condition", condition, "a number, at least 1")
     draw = _draws(seed)
     frame, _ = torch.linalg.qr(draw(d, d))
     u, basis = frame[:, 0], frame[:, 1:]  # basis of the complement of u, (d, d-1)
@@ -78,8 +78,7 @@ def spanning(n: int = 20, d: int = 5, seed: int = 0, margin: float = 0.3, spread
 
 def not_separable(n: int = 20, d: int = 5, seed: int = 0) -> Dataset:
     """Normal points with random labels, the last point repeating the first with the other label: z_1 + z_n = 0."""
-    require(n >= 2, "n", n, "at least 2")
-    require(d >= 1, "d", d, "at least 1")
+    _require_size(n, d)
     z = _draws(seed)(n, d)
     z[-1] = -z[0]
     return _from_z(z, "not-separable")
@@ -92,12 +91,19 @@ def _from_z(z: torch.Tensor, name: str) -> Dataset:
 
 
 def _draws(seed: int) -> Callable[..., torch.Tensor]:
+    require(0 <= seed < 2**63, "seed", shortened(str(seed)), "from 0 to 2^63 - 1")
     generator = torch.Generator().manual_seed(seed)
     return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def _unit(v: torch.Tensor) -> torch.Tensor:
     return v / torch.linalg.vector_norm(v)
+
+
+def _require_size(n: int, d: int, least: int = 2) -> None:
+    require(d >= 1, "d", d, "at least 1")
+    require(n >= least, "n", n, f"at least {least}" + (": d support vectors" if least > 2 else ""))
+    require(n * d <= MOST, "n d", n * d, f"at most {MOST} numbers")
 
 
 def require(holds: bool, name: str, value, needed: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dlnlib.claims import registry
-from dlnlib.errors import BadData
-from dlnlib.schema import unrun_to_json, verdict_from_json
+from dlnlib.errors import BadData, shortened
+from dlnlib.schema import check_entry, unrun_to_json, verdict_from_json
 from dlnlib.verdict import MIME
 from dlnlib.views import PROVENANCE_WORDS, SIGNS, compared, number, result
 
@@ -87,8 +88,10 @@ def summary(entries: Iterable[Mapping]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.most_common())
 
 
-def table(entries: Iterable[Mapping]) -> str:
+def table(entries: Sequence[Mapping]) -> str:
     """The ledger as plain text for a terminal."""
+    if not entries:
+        return "no verdicts"
     rows = [row(entry) for entry in entries]
     cells = [("claim", "chapter", "data", "status", "most telling number")]
     cells += [(r.id, r.chapter, r.case, r.status, r.telling) for r in rows]
@@ -99,27 +102,36 @@ def table(entries: Iterable[Mapping]) -> str:
 def exit_status(entries: Iterable[Mapping]) -> int:
     """0 all reproduced; 1 something refuted, undecided or not yet run; 3 hypotheses not met (and nothing worse)."""
     statuses = {entry["status"] for entry in entries}
-    if statuses & {"refuted", "undecided", "not yet run"} or not statuses:
+    if statuses & {"refuted", "undecided", "not yet run"}:
         return 1
-    return 3 if "hypotheses not met" in statuses else 0
+    if "hypotheses not met" in statuses:
+        return 3
+    return 0 if "reproduced" in statuses else 1
 
 
 def load(path: str | Path) -> list[dict]:
     """The entries of a `claims.json` or `verdicts.json`, or of the one inside a directory; raises BadData."""
     path = Path(path)
     names = ("claims.json", "verdicts.json", "_build/html/claims.json")
-    found = next((path / name for name in names if (path / name).is_file()), path)
-    if not found.is_file():
+    found = next((path / name for name in names if os.path.isfile(path / name)), path)
+    if not os.path.isfile(found):
+        shown = shortened(str(path), 200)
         raise BadData(
-            f"{path}: no claims.json or verdicts.json there; build the book (make book) or run a chapter first"
+            f"{shown}: no claims.json or verdicts.json there; build the book (make book) or run a chapter first"
         )
     try:
-        entries = json.loads(found.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as err:
+        entries = json.loads(found.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except (ValueError, OSError, RecursionError) as err:
         raise BadData(f"{found}: not readable as JSON ({err})") from err
     if not isinstance(entries, list):
         raise BadData(f"{found}: a list of verdicts is needed, not {type(entries).__name__}")
     for entry in entries:
-        if not (isinstance(entry, Mapping) and str(entry.get("status", "")).startswith("not ")):
-            verdict_from_json(entry)
+        try:
+            check_entry(entry)
+        except BadData as err:
+            raise BadData(f"{found}: {err}") from err
     return entries
+
+
+def _no_constant(name: str):
+    raise ValueError(f"{name} is no JSON")

@@ -8,7 +8,10 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["mathjax_file", "render"]
+from dlnlib.errors import BadBook
+from dlnlib.notebooks import read_yaml
+
+__all__ = ["mathjax_file", "render", "settings"]
 
 EXTENSIONS = ["myst_nb", "sphinx_proof", "sphinxcontrib.bibtex", "sphinx_design", "sphinx_togglebutton"]
 STYLE = """
@@ -44,14 +47,26 @@ def render(notebook, title: str, root: Path) -> str:
         return _inlined(built, root)
 
 
+def settings(root: Path) -> dict:
+    """The book's `_config.yml`; raises BadBook, naming the file and the place, when it cannot be used."""
+    file = root / "_config.yml"
+    book = read_yaml(file)
+    parse = book.get("parse")
+    extensions = parse.get("myst_enable_extensions") if isinstance(parse, dict) else None
+    book["bibtex_bibfiles"] = book.get("bibtex_bibfiles", [])
+    for name, found in (("parse: myst_enable_extensions", extensions), ("bibtex_bibfiles", book["bibtex_bibfiles"])):
+        if not (isinstance(found, list) and all(isinstance(item, str) for item in found)):
+            raise BadBook(f"{file}: a list of texts is needed under `{name}`")
+    return book
+
+
 def _sphinx(source: Path, built: Path, title: str, root: Path) -> None:
-    import yaml
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    book = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    bibliography = [str(root / name) for name in book.get("bibtex_bibfiles", [])]
-    settings = {
+    book = settings(root)
+    bibliography = [str(root / name) for name in book["bibtex_bibfiles"]]
+    options = {
         "extensions": EXTENSIONS,
         "html_theme": "basic",
         "html_title": title,
@@ -64,7 +79,7 @@ def _sphinx(source: Path, built: Path, title: str, root: Path) -> None:
     }
     with patch_docutils(), docutils_namespace():
         # Warnings are dropped: references to the other chapters, which are not here, would each give one.
-        app = Sphinx(source, None, built, built / ".doctrees", "html", settings, io.StringIO(), io.StringIO())
+        app = Sphinx(source, None, built, built / ".doctrees", "html", options, io.StringIO(), io.StringIO())
         app.build()
 
 
@@ -77,7 +92,7 @@ def _inlined(built: Path, root: Path) -> str:
     sheets = [sheet.read_text(encoding="utf-8") for sheet in sheets if sheet.is_file() and sheet.name != "basic.css"]
     own = root / "book" / "_static" / "dlnlib.css"
     style = "\n".join([*sheets, own.read_text(encoding="utf-8") if own.is_file() else "", STYLE])
-    settings = "".join(str(script) for script in soup.find_all("script") if "window.MathJax" in (script.string or ""))
+    mathjax = "".join(str(script) for script in soup.find_all("script") if "window.MathJax" in (script.string or ""))
     body = soup.select_one("div.body")
     for image in body.find_all("img"):
         image["src"] = _embedded(built, image["src"])
@@ -85,7 +100,7 @@ def _inlined(built: Path, root: Path) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n{soup.title}\n'
-        f"<style>\n{style}\n</style>\n{settings}\n<script>{script}</script>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<style>\n{style}\n</style>\n{mathjax}\n<script>{script}</script>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

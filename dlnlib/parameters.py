@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ast
 import operator
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlnlib.errors import BadParameter
+from dlnlib.errors import BadInput, BadParameter, shortened
 
-__all__ = ["Parameter", "check", "check_relations", "read"]
+__all__ = ["Parameter", "check", "check_relations", "read", "relations"]
 
 DATA_FILES = (".npz", ".csv")
 WANTED = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
@@ -59,7 +60,42 @@ def read(source: str, front: Mapping, file: str) -> tuple[Parameter, ...]:
         if name not in found or not known:
             wanted = "a parameter's name and least, most, choices or data"
             raise BadParameter(f"{file}: `{name}: {allowed}` in the front matter, needed {wanted}")
+        _check_range(name, found[name][0], allowed, file)
     return tuple(_parameter(name, *found[name], ranges.get(name, {})) for name in found)
+
+
+def _check_range(name: str, default, allowed: Mapping, file: str) -> None:
+    """The range of one parameter makes sense, and its default lies within."""
+    where = f"{file}: `{name}: {dict(allowed)}` in the front matter"
+    if not ("choices" in allowed or "data" in allowed or {"least", "most"} <= set(allowed)):
+        raise BadParameter(f"{where}, needed both ends, least and most")
+    if "choices" in allowed and not (isinstance(allowed["choices"], list) and default in allowed["choices"]):
+        raise BadParameter(f"{where}, needed a list of choices with the default {default!r} among them")
+    if "data" in allowed and not (allowed["data"] in tuple(DATA_WORDS) and isinstance(default, str)):
+        raise BadParameter(f"{where}, needed {', '.join(DATA_WORDS)}, and a text as default")
+    if "least" in allowed:
+        try:
+            within = float(allowed["least"]) <= default <= float(allowed["most"])
+        except (TypeError, ValueError):
+            within = False
+        if not within or isinstance(default, bool):
+            raise BadParameter(f"{where}, needed numbers with the default {default!r} between them")
+
+
+def relations(found, parameters: Sequence[Parameter], file: str) -> tuple[str, ...]:
+    """The front matter's `requires`, each a relation that the defaults fulfil."""
+    if found is not None and not (isinstance(found, list) and all(isinstance(text, str) for text in found)):
+        wanted = "a list of texts such as `2 * rank < width`"
+        raise BadParameter(f"{file}: `requires: {found}` in the front matter, needed {wanted}")
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    for text in found or ():
+        try:
+            holds = _evaluate(ast.parse(text, mode="eval").body, defaults)
+        except (SyntaxError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, BadParameter) as err:
+            raise BadParameter(f"{file}: `requires: {text}` in the front matter cannot be evaluated ({err})") from err
+        if not holds:
+            raise BadParameter(f"{file}: `requires: {text}` in the front matter does not hold for the defaults")
+    return tuple(found or ())
 
 
 def _parameter(name: str, default, comment: str, allowed: Mapping) -> Parameter:
@@ -74,12 +110,14 @@ def _assignments(source: str, file: str) -> dict[str, tuple[object, str]]:
         body = ast.parse(source).body
     except SyntaxError as err:
         raise BadParameter(f"{file}: the parameters cell does not parse: {err.msg} in line {err.lineno}") from err
+    except (ValueError, RecursionError, MemoryError) as err:
+        raise BadParameter(f"{file}: the parameters cell does not parse: {err}") from err
     for node in body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        target = node.targets[0] if isinstance(node, ast.Assign) and len(node.targets) == 1 else None
         try:
             default = ast.literal_eval(node.value)
             name = target.id
-        except (ValueError, AttributeError) as err:
+        except (ValueError, AttributeError, TypeError, RecursionError) as err:
             line = lines[node.lineno - 1]
             raise BadParameter(f"{file}: the parameters cell may only hold NAME = LITERAL lines: {line!r}") from err
         rest = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
@@ -121,9 +159,8 @@ def _literal(text: str):
 
 
 def _refused(parameter: Parameter, value, needed: str) -> BadParameter:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else f"{shown[:50]}... ({len(shown)} characters)"
     about = f" ({parameter.comment})" if parameter.comment else ""
+    shown = shortened(repr(value))
     return BadParameter(f"{parameter.name} = {shown}: {needed}{about}; the default is {parameter.default!r}")
 
 
@@ -131,7 +168,8 @@ def check_relations(relations: Sequence[str], values: Mapping[str, object]) -> N
     """Each relation between parameters, such as "2 * rank < width", holds; raises BadParameter naming both sides."""
     for relation in relations:
         if not _evaluate(ast.parse(relation, mode="eval").body, values):
-            names = [n.id for n in ast.walk(ast.parse(relation)) if isinstance(n, ast.Name) and n.id in values]
+            nodes = [n for n in ast.walk(ast.parse(relation)) if isinstance(n, ast.Name) and n.id in values]
+            names = [node.id for node in sorted(nodes, key=lambda node: node.col_offset)]
             found = ", ".join(f"{name} = {values[name]}" for name in dict.fromkeys(names))
             raise BadParameter(f"{found}: {relation} is needed; change one of them")
 
@@ -170,15 +208,20 @@ def _usable(parameter: Parameter, spec: str) -> str:
     names = [name.strip() for name in names]
     if not spec.strip() and parameter.data != "needed":
         return ""
-    return "; ".join(_loaded(name) for name in names if name)
+    return "; ".join(_loaded(parameter.name, name) for name in names if name or parameter.data == "needed")
 
 
-def _loaded(name: str) -> str:
+def _loaded(parameter: str, name: str) -> str:
     from dlnlib.data import load
 
-    path = Path(name).expanduser()
-    if path.suffix.lower() in DATA_FILES or len(path.parts) > 1:
-        name = str(path.resolve())
-    load(name)
+    path = Path(os.path.expanduser(name))
+    try:
+        if path.suffix.lower() in DATA_FILES or len(path.parts) > 1:
+            name = os.path.abspath(path)  # links are not followed: the name that was given says what it is
+        load(name)
+    except OSError as err:  # no working folder
+        raise BadParameter(f"{parameter} = {shortened(name)!r}: {err.strerror}; give a whole path") from err
+    except BadInput as err:
+        raise type(err)(f"{parameter}: {err}") from err
     return name
 

@@ -6,15 +6,16 @@ import math
 from collections.abc import Mapping
 
 from dlnlib.claims import PROVENANCES, Claim
-from dlnlib.errors import BadData, DlnError
+from dlnlib.errors import BadData, DlnError, shortened
 from dlnlib.verdict import STATUSES, Check, Limit, Verdict
 
-__all__ = ["unrun_to_json", "verdict_from_json", "verdict_to_json"]
+__all__ = ["check_entry", "unrun_to_json", "verdict_from_json", "verdict_to_json"]
 
 REQUIRED = {
     "id": str, "title": str, "source": str, "provenance": str, "chapter": str | None,
     "status": str, "checks": list, "parameters": Mapping, "seconds": int | float,
 }  # fmt: skip
+UNRUN = ("not yet run", "not in this edition")
 CHECK_REQUIRED = ("kind", "name", "measured", "relation", "expected", "tolerance", "holds")
 
 
@@ -47,11 +48,21 @@ def unrun_to_json(claim: Claim) -> dict:
         "source": claim.source,
         "provenance": claim.provenance,
         "chapter": claim.chapter,
-        "status": "not yet run" if claim.chapter else "not in this edition",
+        "status": UNRUN[0] if claim.chapter else UNRUN[1],
         "checks": [],
         "parameters": {},
         "seconds": 0.0,
     }
+
+
+def check_entry(data: Mapping) -> None:
+    """Raises BadData unless `data` is a verdict that agrees with itself, or the entry of a claim without one."""
+    if isinstance(data, Mapping) and data.get("status") in UNRUN:
+        _validate(data, UNRUN)
+        if data["checks"]:
+            raise BadData(f"verdict {data['id']}: {data['status']!r} with checks")
+    else:
+        verdict_from_json(data)
 
 
 def verdict_from_json(data: Mapping) -> Verdict:
@@ -66,28 +77,29 @@ def verdict_from_json(data: Mapping) -> Verdict:
         for entry in data["checks"]:
             verdict.checks.append(_check_from_json(entry, where))
         for entry in data.get("accuracy", []):
-            verdict.limits.append(Limit(entry["name"], _decode(entry["attained"]), _decode(entry["needed"])))
-        verdict.doubts.extend(data.get("doubts", []))
+            verdict.limits.append(Limit(_text(entry["name"]), _decode(entry["attained"]), _decode(entry["needed"])))
+        verdict.doubts.extend(_text(doubt) for doubt in data.get("doubts", []))
     except BadData:
         raise
-    except (DlnError, KeyError, TypeError) as err:
+    except (DlnError, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as err:
         raise BadData(f"{where}: {err}") from err
     if verdict.status != data["status"]:
         raise BadData(f"{where}: status is written as {data['status']!r} but its checks say {verdict.status!r}")
     return verdict
 
 
-def _validate(data: Mapping) -> None:
+def _validate(data: Mapping, statuses: tuple[str, ...] = STATUSES) -> None:
     if not isinstance(data, Mapping):
         raise BadData(f"a verdict is a JSON object, not {type(data).__name__}")
+    where = f"verdict {shortened(str(data.get('id', '?')))}"
     for key, kind in REQUIRED.items():
         if key not in data:
-            raise BadData(f"verdict {data.get('id', '?')}: the field {key!r} is missing")
+            raise BadData(f"{where}: the field {key!r} is missing")
         if not isinstance(data[key], kind) or isinstance(data[key], bool):
-            raise BadData(f"verdict {data.get('id', '?')}: the field {key!r} cannot be {data[key]!r}")
-    for key, known in (("status", STATUSES), ("provenance", PROVENANCES)):
+            raise BadData(f"{where}: the field {key!r} cannot be {shortened(repr(data[key]))}")
+    for key, known in (("status", statuses), ("provenance", PROVENANCES)):
         if data[key] not in known:
-            raise BadData(f"verdict {data['id']}: {key} {data[key]!r} is not one of {', '.join(known)}")
+            raise BadData(f"verdict {data['id']}: {key} {shortened(repr(data[key]))} is not one of {', '.join(known)}")
 
 
 def _check_to_json(check: Check) -> dict:
@@ -108,8 +120,8 @@ def _check_from_json(entry: Mapping, where: str) -> Check:
     if missing:
         raise BadData(f"{where}: a check lacks {', '.join(missing)}")
     check = Check(
-        entry["kind"], entry["name"], _decode(entry["measured"]), entry["relation"], _decode(entry["expected"]),
-        entry["tolerance"], entry.get("reason", ""),
+        _text(entry["kind"]), _text(entry["name"]), _decode(entry["measured"]), _text(entry["relation"]),
+        _decode(entry["expected"]), _decode(entry["tolerance"]), _text(entry.get("reason", "")),
     )  # fmt: skip
     if check.holds is not entry["holds"]:
         raise BadData(f"{where}: check {check.name!r} is written as holds={entry['holds']}, its numbers say otherwise")
@@ -125,7 +137,15 @@ def _encode(value):
 
 def _decode(value):
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadData(f"{value!r} is not a number")
+        raise BadData(f"{shortened(repr(value))} is not a number")
     if isinstance(value, str) and value not in ("nan", "inf", "-inf"):
-        raise BadData(f"{value!r} is not a number")
+        raise BadData(f"{shortened(repr(value))} is not a number")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise BadData("a number has more than 64 bits")
     return float(value) if isinstance(value, str) else value
+
+
+def _text(value) -> str:
+    if not isinstance(value, str):
+        raise BadData(f"{shortened(repr(value))} is not a text")
+    return value

@@ -33,11 +33,14 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in p.parts)
 
 
-def test_list(dlnlib):
+def test_list(dlnlib, toy_book):
+    chapter = toy_book / "book" / "toys" / "halving.md"
+    chapter.write_text(chapter.read_text().replace("parameters:\n", "requires: [seed < 1000 * steps]\nparameters:\n"))
     done = dlnlib("list")
     assert done.returncode == 0 and done.stderr == ""
     assert "halving: Halving goes to zero" in done.stdout and "JT18-eq1" in done.stdout
     assert "-p steps=8" in done.stdout and "1 to 50: number of halvings" in done.stdout
+    assert "a data set: a name or a file" in done.stdout and "requires seed < 1000 * steps" in done.stdout
 
 
 def test_run_and_ledger(dlnlib, toy_book):
@@ -59,34 +62,30 @@ def test_refuted_is_1(dlnlib, toy_book):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "words"),
+    ("seed", "status", "words"),
     [
-        (["run", "halving", "-p", "stpes=3"], 2, "did you mean 'steps'"),
-        (["run", "halving", "-p", "steps=x"], 2, "an integer is needed"),
-        (["run", "halving", "-p", "steps"], 2, "NAME=VALUE"),
-        (["run", "halving", "-p", "steps=99"], 2, "use a smaller number"),
-        (["run", "halving", "--data", "absent.npz"], 2, "absent.npz"),
-        (["run", "halving", "--data", "zero-one.csv"], 2, "0"),
-        (["run", "halving", "--data", "nan.csv"], 2, "nan"),
-        (["run", "halving", "--data", "one-class.csv"], 2, "class"),
-        (["run", "halving", "-o", "_toc.yml"], 2, "is a file"),
-        (["run", "halvin"], 2, "did you mean 'halving'"),
-        (["run", "halving", "-p", "seed=13"], 3, "hypotheses not met"),
-        (["run", "halving", "-p", "seed=14"], 1, "RuntimeError: a defect"),
-        (["ledger", "nowhere"], 2, "no claims.json"),
-        (["ledger"], 2, "make book"),
-        (["ledger", "_toc.yml"], 2, "not readable as JSON"),
+        (12, 2, "seed 12 is not a seed"),
+        (13, 3, "hypotheses not met: seed 13 has no separating direction"),
+        (14, 1, "chapter halving failed in code cell 3: RuntimeError: a defect"),
     ],
 )
-def test_errors_are_one_line_and_leave_nothing(dlnlib, toy_book, arguments, status, words):
-    (toy_book / "zero-one.csv").write_text("1,2,0\n3,4,1\n")
-    (toy_book / "nan.csv").write_text("1,nan,-1\n3,4,1\n")
-    (toy_book / "one-class.csv").write_text("1,2,1\n3,4,1\n")
+def test_what_a_chapter_raises_is_one_line_and_leaves_nothing(dlnlib, toy_book, seed, status, words):
     before = files(toy_book)
-    done = dlnlib(*arguments)
+    done = dlnlib("run", "halving", "-p", f"seed={seed}")
     assert done.returncode == status, done.stderr
-    assert words.lower() in done.stderr.lower() and done.stderr.count("\n") == 1 and done.stdout == ""
+    assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
     assert files(toy_book) == before
+
+
+def test_a_chapter_without_claims_has_no_verdicts(dlnlib, toy_book):
+    chapter = toy_book / "book" / "toys" / "halving.md"
+    head, _, rest = chapter.read_text().partition("verdict = Verdict(")
+    chapter.write_text(head + "pass\n```\n" + rest.partition("```\n")[2])
+    done = dlnlib("run", "halving", "-o", "out")
+    assert done.returncode == 0 and done.stdout.startswith("no verdicts: this chapter makes no claim\n")
+    assert (toy_book / "out" / "verdicts.json").read_text() == "[]\n"
+    done = dlnlib("ledger", "out")
+    assert done.returncode == 1 and done.stdout == "no verdicts\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["run"], ["run", "halving", "--dta", "x"]])
@@ -102,7 +101,13 @@ def test_help_says_what_the_exit_status_means(dlnlib):
 
 
 def test_outside_a_checkout_the_package_finds_its_book(dlnlib, tmp_path):
-    assert dlnlib("list", cwd=tmp_path).returncode == 0
+    assert "max-margin" in dlnlib("list", cwd=tmp_path).stdout
+
+
+def test_the_book_can_be_named(dlnlib, toy_book, tmp_path):
+    assert "halving" in dlnlib("list", "--book", str(toy_book), cwd=tmp_path).stdout
+    assert dlnlib("run", "halving", "--book", "toy", "-o", "out", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "out" / "halving.html").is_file()
 
 
 def test_installed_command(dlnlib):
@@ -120,6 +125,7 @@ def entry(status):
     ("statuses", "status"),
     [
         (["reproduced"], 0), (["reproduced", "not in this edition"], 0), ([], 1), (["reproduced", "undecided"], 1),
+        (["not in this edition"], 1), (["hypotheses not met", "not in this edition"], 3),
         (["refuted", "hypotheses not met"], 1), (["hypotheses not met", "reproduced"], 3), (["not yet run"], 1),
     ],
 )  # fmt: skip

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import make_reference
 import nbformat
@@ -15,7 +15,7 @@ from conftest import ROOT, external
 
 from dlnlib import notebooks
 from dlnlib.errors import BadData, BadParameter, NotSeparable, UnknownChapter
-from dlnlib.run import ChapterFailed, execute, run
+from dlnlib.run import ChapterFailed, run
 from dlnlib.verdict import MIME
 
 
@@ -32,12 +32,18 @@ def test_chapter_is_read_without_running_it(halving):
     assert halving.parameters[3].default == "six-points"
 
 
-def test_book_is_found_upwards_from_here(toy_book, tmp_path, monkeypatch):
-    assert notebooks.find_book(toy_book / "book" / "toys") == toy_book.resolve()
-    assert notebooks.find_book(tmp_path) == ROOT  # a checkout: the package's own book
+def test_the_book_is_the_one_here_or_named_or_of_the_package(toy_book, tmp_path, monkeypatch):
+    monkeypatch.chdir(toy_book)
+    assert notebooks.find_book() == toy_book
+    monkeypatch.chdir(toy_book / "book")
+    assert notebooks.find_book() == ROOT  # never one of a folder above: a checkout has its own
+    assert notebooks.find_book("..") == toy_book == notebooks.find_book(toy_book)
     monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site" / "dlnlib" / "notebooks.py"))
-    with pytest.raises(UnknownChapter, match="no book"):
-        notebooks.find_book(tmp_path)
+    with pytest.raises(UnknownChapter, match="no book .* --book DIR"):
+        notebooks.find_book()
+    for folder in (toy_book / "book", "nowhere", "n" * 5000, "a\0b"):
+        with pytest.raises(UnknownChapter, match="no book in"):
+            notebooks.find_book(folder)
 
 
 def test_unknown_chapter_names_the_closest(toy_book):
@@ -86,7 +92,11 @@ def test_data_is_loaded_before_any_kernel_starts(halving, tmp_path, monkeypatch)
 def test_a_chapter_needs_a_parameters_cell_of_literals(toy_book):
     path = toy_book / "book" / "toys" / "halving.md"
     text = path.read_text()
-    path.write_text(text.replace(":tags: [parameters]\n", ""))
+    untagged = text.replace(":tags: [parameters]\n", "")
+    path.write_text(untagged)
+    with pytest.raises(BadParameter, match="halving.md: `seed: .*` in the front matter, needed a parameter's name"):
+        notebooks.parse(path)
+    path.write_text(untagged.replace("parameters:\n", "ignored:\n"))
     with pytest.raises(BadParameter, match="no parameters cell"):
         notebooks.checked(notebooks.parse(path), {})
     path.write_text(text.replace("steps = 8", "steps = 2 * 4"))
@@ -116,6 +126,7 @@ def test_run_leaves_notebook_page_and_verdicts(halving, tmp_path):
     ("given", "error"),
     [
         ({"steps": 99}, BadParameter),
+        ({"seed": 12}, BadParameter),
         ({"seed": 13}, NotSeparable),
         ({"seed": 14}, ChapterFailed),
         ({"x": 1}, BadParameter),
@@ -126,22 +137,6 @@ def test_a_failing_run_leaves_nothing(halving, tmp_path, given, error):
     with pytest.raises(error):
         run(halving, given, tmp_path / "out" / "deeper")
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_full_disk_leaves_nothing(halving, tmp_path, monkeypatch):
-    from dlnlib import run as module
-
-    monkeypatch.setattr(module, "execute", lambda chapter, values: notebooks.convert(chapter.path))
-    monkeypatch.setattr(module.os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("no space")))
-    with pytest.raises(OSError, match="no space"):
-        run(halving, {}, tmp_path / "out")
-    assert [p.name for p in tmp_path.iterdir()] == ["toy"]
-
-
-def test_output_must_be_a_folder(halving, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BadParameter, match="is a file"):
-        run(halving, {}, tmp_path / "file")
 
 
 def test_references_match_the_chapters():
@@ -163,29 +158,39 @@ def test_reference_holds_text_only_and_goes_stale(halving, tmp_path):
     assert make_reference.outdated([halving], tmp_path) == ["halving"]
 
 
-def test_nbval_says_no_when_a_verdict_changes(halving, tmp_path):
+@pytest.fixture
+def nbval(halving, tmp_path):
+    """What `make test` says of the toy chapter's reference after an edit of its notebook or of its numbers."""
     folder = tmp_path / "reference"
     folder.mkdir()
-    (folder / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
-    file = folder / "halving.ipynb"
-    nbformat.write(make_reference.reference(execute(halving, {})), file)
+    make_reference.write(halving, folder)
+    texts = {ending: (folder / f"halving{ending}").read_text() for ending in (".ipynb", ".json")}
 
-    def passes() -> bool:
-        command = [sys.executable, "-m", "pytest", "-q", "--nbval", "-c", str(ROOT / "pyproject.toml"), str(file)]
-        return subprocess.run(command, cwd=folder, capture_output=True).returncode == 0
+    def edited(ending: str, old: str, new: str) -> subprocess.CompletedProcess:
+        for name, text in texts.items():
+            assert name != ending or old in text
+            (folder / f"halving{name}").write_text(text.replace(old, new) if name == ending else text)
+        options = ["-q", "-n0", "-p", "conftest", "--nbval", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={folder}"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
+        command = [sys.executable, "-m", "pytest", *options, str(folder / "halving.ipynb")]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
-    text = file.read_text()
-    file.write_text(text.replace('"exact = True', '"exact = False'))
-    assert passes()  # nothing that the verdict says depends on it
-    file.write_text(text.replace("0.00391", "0.00392"))
-    assert not passes()
-    file.write_text(text.replace("factor = 0.5 ", "factor = 0.6 "))
-    assert not passes()
+    return edited
 
 
-@pytest.mark.parametrize("comment", ["1 to 6: number of layers", "integer >= 1: layers", ">= 1: layers"])
-def test_values_below_the_range_in_a_comment_are_refused(comment):
-    chapter = notebooks.Chapter("some", Path("some.md"), "Some", (notebooks.Parameter("depth", 3, comment),), ())
-    assert notebooks.checked(chapter, {"depth": "8"}) == {"depth": 8}
-    with pytest.raises(BadParameter, match="depth = 0: at least 1 is needed"):
-        notebooks.checked(chapter, {"depth": "0"})
+def test_nbval_compares_what_a_verdict_says_and_nothing_else(nbval):
+    assert nbval(".ipynb", '"exact = True', '"exact = False').returncode == 0
+    assert nbval(".ipynb", "last value $x_k$: <= 0.01", "last value $x_k$: <= 0.02").returncode == 1
+    assert nbval(".ipynb", "factor = 0.5 ", "factor = 0.6 ").returncode == 1
+
+
+def test_a_measured_number_that_moved_is_reported_by_its_name(nbval):
+    done = nbval(".json", '"measured": "0.00390625"', '"measured": "0.5"')
+    assert done.returncode == 1 and "measured numbers moved" in done.stdout
+    assert "JT18-eq1: last value $x_k$: 0.5 recorded, 0.00390625 now" in done.stdout
+    assert nbval(".json", '"measured": "0.00390625"', '"measured": "0.0040"').returncode == 0  # within its allowance
+
+
+def test_other_checks_than_recorded_are_reported(nbval):
+    done = nbval(".json", "value times 2^k", "value times 3^k")
+    assert done.returncode == 1 and "JT18-eq1: other checks than recorded" in done.stdout

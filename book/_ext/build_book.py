@@ -10,28 +10,30 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from dlnbook import cache_path, read
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
-from jupyter_cache.executors.utils import single_nb_execution
 
-from dlnlib.notebooks import chapters
+from dlnlib.errors import DlnError
+from dlnlib.execute import TIMEOUT, ChapterFailed, execute_notebook
+from dlnlib.notebooks import Chapter, chapters
+from dlnlib.page import settings
 
-TIMEOUT = 300  # seconds a cell may take
-QUIET = ["--log-level=50"]  # kernels warn of unencrypted connections, which are local here, and of being stopped
 
-
-def run(path: Path, root: Path):
+def run(chapter: Chapter, root: Path):
     """Execute one chapter: the notebook, the seconds it took, and None or where and why it failed."""
-    result = single_nb_execution(read(path, root), str(path.parent), TIMEOUT, allow_errors=False, extra_arguments=QUIET)
-    if result.err is None:
-        return result.nb, result.time, None
-    code = [cell for cell in result.nb.cells if cell.cell_type == "code"]
-    bad = [i for i, cell in enumerate(code, 1) if any(o.output_type == "error" for o in cell.outputs)]
-    return result.nb, result.time, f"code cell {bad[0] if bad else '?'}: {result.exc_string}"
+    start = time.perf_counter()
+    limit = settings(root).get("execute", {}).get("timeout", TIMEOUT)
+    notebook, error = None, None
+    try:
+        notebook = execute_notebook(read(chapter.path, root), {}, chapter.name, limit)
+    except (ChapterFailed, DlnError) as err:  # with the traceback of the cell, for the author
+        error = f"{type(err).__name__}: {err}\n{err.__cause__ or ''}"
+    return notebook, time.perf_counter() - start, error
 
 
 def execute(root: Path, build: Path, jobs: int) -> bool:
@@ -40,12 +42,12 @@ def execute(root: Path, build: Path, jobs: int) -> bool:
     todo = [chapter for chapter in chapters(root) if not cached(cache, read(chapter.path, root))]
     failed = []
     with ProcessPoolExecutor(jobs) as pool:
-        running = {pool.submit(run, chapter.path, root): chapter for chapter in todo}
+        running = {pool.submit(run, chapter, root): chapter for chapter in todo}
         for future in as_completed(running):
             chapter = running[future]
             try:
                 notebook, seconds, error = future.result()
-            except Exception as err:  # the kernel died or never started: name the chapter and go on with the others
+            except Exception as err:  # a defect, or no kernel could start: name the chapter and go on with the others
                 seconds, error = 0.0, repr(err)
             if error is None:
                 bundle = CacheBundleIn(notebook, str(chapter.path), data={"execution_seconds": seconds})
@@ -53,7 +55,7 @@ def execute(root: Path, build: Path, jobs: int) -> bool:
                 print(f"{chapter.name}: executed in {seconds:.1f} s", flush=True)
             else:
                 failed.append(chapter.name)
-                print(f"chapter {chapter.name} FAILED in {error}", file=sys.stderr, flush=True)
+                print(f"chapter {chapter.name} FAILED: {error}", file=sys.stderr, flush=True)
     if failed:
         print(f"book not built: {', '.join(failed)} failed", file=sys.stderr)
     return not failed
