@@ -36,7 +36,7 @@ def spread(z: torch.Tensor, solution: MaxMargin) -> float:
 
 
 def narrowest(z: torch.Tensor, solution: MaxMargin) -> tuple[float, torch.Tensor | None]:
-    """`spread` and a unit xi (d,) that attains it, the normal of the nearest facet; no xi where alpha is 0 or infinite."""
+    """`spread`, and a unit xi (d,) that attains it: normal to the nearest facet; None where alpha is 0 or infinite."""
     if not solution.spans_data or solution.offset is None:
         return 0.0, None
     S = z[solution.support].cpu().numpy()
