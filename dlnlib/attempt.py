@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dlnlib.errors import BadInput, DlnError, HypothesisNotMet
 
-__all__ = ["Missing", "attempt"]
+__all__ = ["Missing", "attempt", "missing"]
 
 
 @dataclass(frozen=True)
@@ -35,5 +35,10 @@ def attempt(experiment: Callable, *args, advice: str = "", **kwargs):
     except BadInput:
         raise
     except DlnError as err:
-        words = f"{type(err).__name__}, {advice}" if advice else str(err)
-        return Missing(words, isinstance(err, HypothesisNotMet))
+        return missing(err, advice)
+
+
+def missing(err: DlnError, advice: str = "") -> Missing:
+    """What stands in place of a result that this error prevented."""
+    unmet = isinstance(err, HypothesisNotMet)
+    return Missing(f"{type(err).__name__}, {advice}" if advice else str(err), unmet)

@@ -38,7 +38,8 @@ def execute(chapter: Chapter, values: Mapping[str, object]):
 def execute_notebook(notebook, values: Mapping[str, object], name: str, timeout: float = TIMEOUT):
     """The notebook of the chapter of that name, executed; an interrupt kills its kernel at once.
 
-    Raises the library's own error when the chapter raised one, ChapterFailed for any other.
+    Raises the library's own error when the chapter raised one, with what was run so far as its `notebook`;
+    ChapterFailed for any other.
     """
     workshop = Workshop()
     _stand_somewhere(workshop.folder.parent)
@@ -81,14 +82,18 @@ def _papermill(notebook, values: Mapping[str, object], name: str, timeout: float
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    ended = workshop.folder / "ended.ipynb"
     try:
         done = papermill.execute_notebook(
-            notebook, None, dict(values), progress_bar=sys.stderr.isatty() if sys.stderr else False,
+            notebook, str(ended), dict(values), progress_bar=sys.stderr.isatty() if sys.stderr else False,
             kernel_manager_class=workshop.manager(), shutdown_kernel="immediate", start_timeout=START,
             execution_timeout=timeout,
         )  # fmt: skip
     except papermill.exceptions.PapermillExecutionError as err:
-        raise _named(name, err.ename, err.evalue, f"code cell {err.exec_count}") from err
+        named = _named(name, err.ename, err.evalue, f"code cell {err.exec_count}")
+        if isinstance(named, DlnError):
+            named.notebook = _up_to_the_error(ended)
+        raise named from err
     except CellTimeoutError as err:
         raise ChapterFailed(f"chapter {name}: a cell took more than {timeout:g} s") from err
     except OSError as err:
@@ -110,6 +115,19 @@ def _named(name: str, ename: str, evalue: str, where: str) -> Exception:
     if isinstance(known, type) and issubclass(known, DlnError):
         return known(evalue)
     return ChapterFailed(f"chapter {name} failed in {where}: {ename}: {evalue}")
+
+
+def _up_to_the_error(path: Path):
+    """The notebook as far as it ran: without papermill's own cells about the error, and without the traceback."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    own = "papermill-error-cell-tag"
+    notebook.cells = [cell for cell in notebook.cells if own not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.output_type != "error"]
+    return _tidy(notebook)
 
 
 def _tidy(notebook):

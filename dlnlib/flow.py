@@ -161,5 +161,5 @@ def _refuse_to_stall(run, end, max_steps):
     why = {
         IDLE: "the risk has stopped falling: has it a positive infimum (data not separable), or is this a saddle?",
         STUCK: "the steps that the accuracy allows are below rounding; ask for less accuracy or a nearer end",
-    }.get(end.status, f"{max_steps} steps were not enough; raise max_steps")
+    }.get(end.status, f"{max_steps} steps were not enough: ask for a smaller until, or standardise the features")
     raise IntegratorStalled(f"run {run} stopped at log(1/risk) = {end.psi:.6g}, ||W|| = {end.norm:.6g}: {why}")

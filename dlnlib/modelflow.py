@@ -89,7 +89,7 @@ class _Run:
         states, clocks = [self.here.theta], [(self.log_time, self.here.psi)]
         while len(states) < len(levels):
             if self.steps >= max_steps:
-                self.stall(f"{max_steps} steps were not enough; raise max_steps")
+                self.stall(f"{max_steps} steps were not enough: ask for a smaller until, or standardise the features")
             self.steps += 1
             target, landed = levels[len(states)], _LANDED * (levels[len(states)] - levels[0])
             self.advance(min(self.most, self.distance(levels[0], target)), target, landed)

@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dlnlib.attempt import Missing
+from dlnlib.attempt import Missing, missing
 from dlnlib.claims import Claim, claim
-from dlnlib.errors import BadParameter
+from dlnlib.errors import BadParameter, DlnError
 
-__all__ = ["KINDS", "MIME", "RELATIONS", "STATUSES", "Check", "Limit", "Verdict"]
+__all__ = ["KINDS", "MIME", "RELATIONS", "STATUSES", "Check", "Limit", "Verdict", "unreached"]
 
 MIME = "application/vnd.dlnlib.verdict+json"
 KINDS = ("hypothesis", "conclusion", "invariant", "rate", "constant", "control", "paper")
@@ -158,11 +158,11 @@ class Verdict:
 
         Each that is `Missing` leaves the verdict undecided for its reason, or its hypothesis unmet.
         """
-        for missing in (result for result in results if isinstance(result, Missing)):
-            if missing.unmet:
-                self.hypothesis(missing.reason, 0, ">=", 1)
-            else:
-                self.undecided(missing.reason)
+        for result in results:
+            if isinstance(result, Missing) and result.unmet:
+                self.hypothesis(result.reason, 0, ">=", 1)
+            elif isinstance(result, Missing):
+                self.undecided(result.reason)
         return not any(isinstance(result, Missing) for result in results)
 
     def _add(self, kind, name, measured, relation, expected, tolerance=0.0, reason="") -> None:
@@ -223,6 +223,14 @@ class Verdict:
         from dlnlib import views
 
         return views.text(self)
+
+
+def unreached(claims: Iterable[str], parameters: Mapping, err: DlnError) -> list[Verdict]:
+    """Verdicts on claims that an error kept a chapter from: undecided, or a hypothesis not met, for its reason."""
+    verdicts = [Verdict(name, parameters=parameters) for name in claims]
+    for verdict in verdicts:
+        verdict.needs(missing(err))
+    return verdicts
 
 
 def _number(value, where: str) -> float:

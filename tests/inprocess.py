@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlnlib import errors
+from dlnlib.errors import DlnError
 from dlnlib.notebooks import Chapter, convert
 
 __all__ = ["Outcome", "forked", "run", "warm"]
@@ -61,7 +62,7 @@ def warm() -> None:
 
 def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
     """Run a chapter's cells here and now; never raises for what the chapter does."""
-    from dlnlib.verdict import Verdict
+    from dlnlib.verdict import Verdict, unreached
 
     shown: list = []
     names: dict = {"__name__": "__main__"}
@@ -70,6 +71,12 @@ def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
         try:
             for source in _cells(chapter, values):
                 _execute(source, names, shown)
+        except DlnError as problem:
+            if isinstance(problem, errors.BadInput):
+                error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
+            else:  # as `dlnlib run` does
+                known = {verdict.claim.id for verdict in shown if isinstance(verdict, Verdict)}
+                shown += unreached([name for name in chapter.claims if name not in known], values, problem)
         except BaseException as problem:  # also SystemExit: nothing a chapter does may end the table
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             if os.environ.get("DLNLIB_TRACEBACK"):

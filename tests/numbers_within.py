@@ -16,8 +16,8 @@ Numbers = list[dict]  # one a verdict: its claim, and name, measured value and a
 def allowance(check: Check) -> float:
     """How far a measured value may move between machines.
 
-    A check with a tolerance has its own. An inequality may lose half of its distance from the bound, where that is more:
-    no move within the allowance can come near to changing the outcome. An equation without a tolerance has none.
+    A check with a tolerance has its own. An inequality may lose half of its distance from the bound, where that is
+    more: no such move can come near to changing the outcome. An equation without a tolerance has none.
     """
     own = check.tolerance * (abs(check.expected) if check.relation == "~" else 1)
     if check.relation in ("<=", ">=") and math.isfinite(check.measured):

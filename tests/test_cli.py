@@ -65,7 +65,6 @@ def test_refuted_is_1(dlnlib, toy_book):
     ("seed", "status", "words"),
     [
         (12, 2, "seed 12 is not a seed"),
-        (13, 3, "hypotheses not met: seed 13 has no separating direction"),
         (14, 1, "chapter halving failed in code cell 3: RuntimeError: a defect"),
     ],
 )
@@ -75,6 +74,23 @@ def test_what_a_chapter_raises_is_one_line_and_leaves_nothing(dlnlib, toy_book, 
     assert done.returncode == status, done.stderr
     assert words in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
     assert files(toy_book) == before
+
+
+@pytest.mark.parametrize(
+    ("seed", "status", "words", "reason"),
+    [
+        (13, 3, "hypotheses not met", "seed 13 has no separating direction"),
+        (15, 1, "undecided", "seed 15 stalls; choose another seed"),
+    ],
+)
+def test_a_chapter_that_stops_still_has_its_verdicts(dlnlib, toy_book, seed, status, words, reason):
+    done = dlnlib("run", "halving", "-p", f"seed={seed}", "-o", "out")
+    assert done.returncode == status and done.stderr == ""
+    assert "JT18-eq1" in done.stdout and words in done.stdout
+    (verdict,) = json.loads((toy_book / "out" / "verdicts.json").read_text())
+    assert verdict["status"] == words and reason in json.dumps(verdict)
+    page = (toy_book / "out" / "halving.html").read_text()
+    assert "The chapter stopped here" in page and reason in page and "Traceback" not in page
 
 
 def test_a_chapter_without_claims_has_no_verdicts(dlnlib, toy_book):

@@ -1,4 +1,4 @@
-"""What a user's machine may hold beside the book, and what changes nothing of a run: settings, modules, kernels, places."""
+"""What a user's machine may hold, and what changes nothing of a run: settings, modules, kernels, places."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_kernel_finds_no_module_through_a_relative_path(monkeypatch):
 
 
 def test_a_hostile_home_changes_nothing(toy_book, tmp_path):
-    """Another python3 kernel, settings of Jupyter, IPython and matplotlib, modules beside the chapter and here, a narrow
-    locale, an interpreter that stops at warnings: the run is the same."""
+    """Another python3 kernel, settings of Jupyter, IPython and matplotlib, modules beside the chapter and here,
+    a narrow locale, an interpreter that stops at warnings: the run is the same."""
     home = tmp_path / "home"
     kernel = home / "jupyter" / "kernels" / "python3"
     for folder in (kernel, home / "ipython" / "profile_default" / "startup", home / "matplotlib", home / "config"):

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, external
 
 from dlnlib import notebooks
-from dlnlib.errors import BadData, BadParameter, NotSeparable, UnknownChapter
+from dlnlib.errors import BadData, BadParameter, UnknownChapter
 from dlnlib.run import ChapterFailed, run
 from dlnlib.verdict import MIME
 
@@ -127,7 +127,6 @@ def test_run_leaves_notebook_page_and_verdicts(halving, tmp_path):
     [
         ({"steps": 99}, BadParameter),
         ({"seed": 12}, BadParameter),
-        ({"seed": 13}, NotSeparable),
         ({"seed": 14}, ChapterFailed),
         ({"x": 1}, BadParameter),
     ],
