@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dlnlib import data, linalg, margin, metrics, theory
+from dlnlib import data, flow, linalg, margin, metrics, networks, theory
 from dlnlib.errors import BadData, BadParameter, HypothesisNotMet, NonFinite, NotCertified, NotSeparable
+from dlnlib.losses import logistic
 from dlnlib.theory import max_margin
 
 
@@ -313,6 +314,26 @@ def test_the_predictor_at_a_finite_horizon(run):
     assert abs(metrics.margin(w, z) / found.margin - there.margin_ratio) <= 1e-5 * lost + 1e-15
     with pytest.raises(BadParameter, match="slow manifold"):
         theory.at_horizon(z, found, 1.0, depth=3)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 6])
+def test_the_memory_of_an_unbalanced_start(depth):
+    z = data.load("random:n=20,d=3").scaled().z
+    found = max_margin(z)
+    start = networks.meeting_assumption_2(lambda s: networks.gaussian([3] + [4] * (depth - 1) + [1], s), z, logistic)
+    run = flow.follow(start, z, logistic, until=1e5, accuracy=1e-10)
+    psi = run.clocks["log_inverse_risk"]
+    left, by_law, by_layers = [], [], []
+    for i in (psi > 3e3).nonzero()[:, 0].tolist():
+        even = theory.at_horizon(z, found, psi[i].item(), depth).offset
+        own = theory.at_horizon(z, found, psi[i].item(), depth, run.at(i)).offset
+        memory = metrics.perpendicular(run.predictor[i], found.direction) - even
+        left.append(memory.norm().item())
+        by_law.append(((memory - theory.memory(z, found, start, run.at(i))).norm() / memory.norm()).item())
+        by_layers.append(((memory - (own - even)).norm() / memory.norm()).item())
+    exponent = math.log(left[-1] / left[0]) / math.log(psi[-1] / psi[psi > 3e3][0])
+    assert exponent == pytest.approx(-3 / depth, abs=0.06)  # and not -4/depth
+    assert max(by_law) <= 0.06 and max(by_layers) <= 0.02
 
 
 @pytest.mark.parametrize("depth, order", [(1, None), (2, 3), (4, 3)])
