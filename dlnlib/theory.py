@@ -16,9 +16,9 @@ from dlnlib.errors import BadParameter, HypothesisNotMet, NotCertified
 from dlnlib.linalg import numerical_rank
 from dlnlib.margin import MaxMargin, max_margin, separating
 
-__all__ = ["MaxMargin", "max_margin", "separating", "spread", "rank_one_bound", "gap_bounds", "alignment_bound",
-           "gap_limit", "misalignment_limit", "product_misalignment_limit", "ball_smoothness", "product_floor",
-           "gradient_floor", "Horizon", "at_horizon", "memory", "direction_exponent", "tail_direction"]
+__all__ = ["MaxMargin", "max_margin", "separating", "spread", "narrowest", "rank_one_bound", "gap_bounds",
+           "alignment_bound", "gap_limit", "misalignment_limit", "product_misalignment_limit", "ball_smoothness",
+           "product_floor", "gradient_floor", "Horizon", "at_horizon", "memory", "direction_exponent", "tail_direction"]
 
 HULL_DIMENSIONS = 8  # Qhull's facets multiply quickly beyond
 
@@ -30,29 +30,44 @@ def spread(z: torch.Tensor, solution: MaxMargin) -> float:
 
     It is the distance from 0 to the boundary of the convex hull of the support vectors projected along u: positive
     exactly when they span and every one has a multiplier above 0, and exactly 0 otherwise. In one dimension (nothing
-    is orthogonal to u) it is infinite. Raises BadParameter for tied support vectors in more than 9 dimensions.
+    is orthogonal to u) it is infinite. Raises NotCertified for tied support vectors in more than 9 dimensions.
     """
+    return narrowest(z, solution)[0]
+
+
+def narrowest(z: torch.Tensor, solution: MaxMargin) -> tuple[float, torch.Tensor | None]:
+    """`spread`, and a unit xi (d,) that attains it: normal to the nearest facet; None where alpha is 0 or infinite."""
     if not solution.spans_data or solution.offset is None:
-        return 0.0
+        return 0.0, None
     S = z[solution.support].cpu().numpy()
     u = solution.direction.cpu().numpy()
     size = np.abs(S).max()
     across = (S - np.outer(S @ u, u)) / size
     rank = numerical_rank(S) - 1
     if rank == 0:
-        return math.inf
-    Y = across @ np.linalg.svd(across, full_matrices=False)[2][:rank].T  # (|S|, rank), 0 inside their hull
+        return math.inf, None
+    frame = np.linalg.svd(across, full_matrices=False)[2][:rank]
+    normals, distances = _facets(across @ frame.T)
+    nearest = distances.argmin()
+    return float(size * distances[nearest]), z.new_tensor(normals[nearest] @ frame)
+
+
+def _facets(Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outward unit normals and distances from 0 of the facets of the hull of Y (n, rank), which has 0 inside."""
+    count, rank = Y.shape
     if rank == 1:
-        return float(size * min(Y.max(), -Y.min()))
-    if len(Y) == rank + 1:  # a simplex: barycentric coordinates at 0 are the dual, their slopes the facet normals
-        rows = np.linalg.inv(np.vstack([Y.T, np.ones(len(Y))]))
-        return float(size * (rows[:, -1] / np.linalg.norm(rows[:, :-1], axis=1)).min())
+        return np.array([[1.0], [-1.0]]), np.array([Y.max(), -Y.min()])
+    if count == rank + 1:  # a simplex: barycentric coordinates at 0 are the dual, their slopes the facet normals
+        rows = np.linalg.inv(np.vstack([Y.T, np.ones(count)]))
+        slopes = np.linalg.norm(rows[:, :-1], axis=1)
+        return -rows[:, :-1] / slopes[:, None], rows[:, -1] / slopes
     if rank > HULL_DIMENSIONS:
-        raise BadParameter(f"{len(Y)} tied support vectors in {rank + 1} dimensions found, needed at most "
+        raise NotCertified(f"{count} tied support vectors in {rank + 1} dimensions found, needed at most "
                            f"{HULL_DIMENSIONS + 1} dimensions for the facets of their hull: take fewer features")
     from scipy.spatial import ConvexHull
 
-    return float(size * -ConvexHull(Y).equations[:, -1].max())
+    facets = ConvexHull(Y).equations
+    return facets[:, :-1], -facets[:, -1]
 
 
 # --- rank one and alignment ------------------------------------------------------------------------------------------

@@ -193,6 +193,26 @@ def test_exact_sums():
         assert found == float(sum(Fraction(a) * Fraction(b) for a, b in zip(row.tolist(), x.tolist(), strict=True)))
 
 
+def test_the_narrowest_direction_attains_the_spread():
+    for name in ("six-points", "spanning:n=12,d=4", "spanning:n=40,d=20"):
+        z = data.load(name).z
+        found = max_margin(z)
+        alpha, xi = theory.narrowest(z, found)
+        assert alpha == theory.spread(z, found) and xi.norm().item() == pytest.approx(1, rel=1e-12)
+        assert abs(xi @ found.direction) <= 1e-12
+        assert (z[found.support] @ xi).max().item() == pytest.approx(alpha, rel=1e-9)
+
+
+def test_many_tied_support_vectors_in_many_dimensions_are_left_undecided():
+    corners = torch.cartesian_prod(*[t([-1.0, 1.0])] * 10)
+    z = torch.cat([torch.ones(len(corners), 1, dtype=torch.float64), corners], 1)
+    found = max_margin(z)
+    assert found.spans and found.support.all() and found.offset.norm() <= 1e-10
+    with pytest.raises(NotCertified, match="at most 9 dimensions"):
+        theory.narrowest(z, found)
+    assert theory.at_horizon(z, found, 1e6, 3).direction_error <= 1e-10
+
+
 def test_spread_is_the_distance_to_the_hull():
     from scipy.spatial import ConvexHull
 
