@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from dlnlib import networks
+from dlnlib.errors import BadParameter
 from dlnlib.trajectory import Trajectory
 
 
@@ -40,3 +42,12 @@ def test_one_run_in_flat_order():
     assert torch.equal(one.weights[0], t.weights[0][:, 1, 1])
     assert torch.equal(one.clocks["step"], t.clocks["step"][:, 1, 1])
     assert one.settings == t.settings
+
+
+def test_a_value_off_the_end_by_rounding_is_the_end():
+    t = sample(runs=())
+    ends = torch.tensor([-1e-15, 4 + 1e-15], dtype=torch.float64)
+    for W, kept in zip(t.between("step", ends), t.weights, strict=True):
+        torch.testing.assert_close(W, kept[[0, 4]], rtol=1e-14, atol=1e-14)
+    with pytest.raises(BadParameter, match="stay between"):
+        t.between("step", ends + 1e-12)
