@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from dlnlib import networks
@@ -106,10 +105,3 @@ class Trajectory:
             status=self.status if isinstance(self.status, str) else self.status[r],
             ledger={name: total.reshape(-1)[r] for name, total in self.ledger.items()},
         )
-
-
-def _within(values: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """`values`, those outside of [first, last] by no more than rounding moved to its ends."""
-    room = 64 * torch.finfo(values.dtype).eps * max(1.0, first.abs().item(), last.abs().item())
-    inside = values.clamp(min=first, max=last)
-    return torch.where((values - inside).abs() <= room, inside, values)
