@@ -58,8 +58,9 @@ def forecast(run: Trajectory, coarse: Trajectory, z: torch.Tensor, solution: Max
 
     rounding: margins are known to 2^-53 (L + sum_k d_k + d) ||w||, the roundings of the products and of the sums over
     features, which the softmax turns into sqrt|S| ||H^-1 A^T diag(a)|| times as much: A the support vectors across u,
-    a their weights, H their covariance. integration: largest change of the miss between the two runs within a decade
-    of psi (with accuracies a hundred times apart the errors differ about tenfold, so it covers the finer run's).
+    a their weights, H their covariance. integration: largest change of the miss between the two runs from two decades
+    of psi before (where it falls as psi^-min(1, 3/L), like p - p*) to one after; with accuracies a hundred times apart
+    the errors differ about tenfold, so that it covers the finer run's.
     next_order: L gamma ||p - p*||/(lambda c), lambda the least eigenvalue of H, and the weight of the points off the
     margin over lambda. transient: p relaxes as e^(-lambda c/(L gamma)). Derived here.
     Raises HypothesisNotMet without p*, NotCertified when no record is late enough.
@@ -79,7 +80,8 @@ def forecast(run: Trajectory, coarse: Trajectory, z: torch.Tensor, solution: Max
     away = (fine.predicted - solution.offset).norm(dim=1)
     between = (fine.measured - fine.predicted - other.measured + other.predicted).norm(dim=1)
     psi = run.clocks["log_inverse_risk"][first:]
-    near = (psi[:, None] / psi).log().abs() <= math.log(10.5)
+    back = (psi / psi[:, None]).log()  # [j, k]: from record j to k
+    fall = (min(1, 3 / depth) * back).exp().clamp(max=1) * ((back >= -math.log(105)) & (back <= math.log(10.5)))
     return Forecast(
         first=first,
         psi=psi,
@@ -89,7 +91,7 @@ def forecast(run: Trajectory, coarse: Trajectory, z: torch.Tensor, solution: Max
         horizons=fine.horizons,
         length=1 / torch.linalg.matrix_norm(across, 2).item() if count > 1 else math.inf,
         rounding=2.0**-53 * sums * run.predictor[first:].norm(dim=1) * math.sqrt(count) * pull,
-        integration=(between * near).amax(1),
+        integration=(between * fall).amax(1),
         next_order=depth * gamma * away / (least * along) + others * S.norm(dim=1).amax() / least,
         transient=math.log(2) * math.sqrt(count) * pull * torch.exp(-least * (along - along[0]) / (depth * gamma)),
     )
