@@ -44,8 +44,8 @@ class Chain:
 def chain(start: list[torch.Tensor], end: list[torch.Tensor], z: torch.Tensor, solution: MaxMargin) -> Chain:
     """E and the tilts from the balance of the start, with the directions that the end has chosen.
 
-    Gaps have limits that the balance fixes (`theory.gap_limit`), differences of squared norms are conserved; the part of
-    v_2^T W_1 that no support vector sees is frozen late in a run, and read off the end: 0 where they span.
+    Gaps have limits that the balance fixes (`theory.gap_limit`), differences of squared norms are conserved; the part
+    of v_2^T W_1 that no support vector sees is frozen late in a run, and read off the end: 0 where they span.
     """
     directions = [top_singular(W)[2] for W in end[1:]]
     frame = torch.linalg.svd(z[solution.support], full_matrices=False)[2]
