@@ -5,7 +5,7 @@ READY := .venv/.ready
 # One thread per process: small tensors are slower on several, and chapters and tests already run side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test lint reference bench clean
+.PHONY: book test lint reference steady nudge bench clean
 
 book: $(READY)
 	@$(BIN)/python book/_ext/build_book.py
@@ -19,6 +19,14 @@ lint: $(READY)
 # Rewrites tests/reference after a deliberate change of a chapter's code or results; read the diff before committing it.
 reference: $(READY)
 	@$(BIN)/python tests/make_reference.py
+
+# Every chapter over seeds, ends of ranges and data sets: tests/steady.csv. Takes hours; goes on where it was interrupted.
+steady: $(READY)
+	@$(BIN)/python tests/steady.py
+
+# Every chapter with its rounding disturbed in a dozen ways: tests/nudges.csv. Resumable as well.
+nudge: $(READY)
+	@$(BIN)/python tests/nudge.py
 
 # Tables of ratios against other ways, and _build/bench.json; JAX is among them after pip install -r requirements-bench.txt.
 bench: $(READY)

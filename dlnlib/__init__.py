@@ -9,7 +9,7 @@ losses      losses (of a margin), outputs (of several scores)
 dynamics    flow, modelflow (gradient flow); descent, outputs, modeldescent, stochastic, rules, steepest (steps);
             recording, trajectory; gradients, tangent; kernels/ (compiled)
 metrics     metrics, features, patterns, invariants, kkt, rates
-theory      the maximum margin: margin, offset, linalg, theory
+theory      the maximum margin: margin, offset, linalg, theory, forecast
             alignment: manyoutputs, aligned, modes, response; of structured layers: frames, departure, factorisation
             parsimony: compression, singular, leakage, completion
             homogeneous networks: homogeneous, directions, tail, nearhomogeneous; other norms: geometric, quasinorms,

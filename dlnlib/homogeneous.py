@@ -3,8 +3,7 @@ r"""What a network of degree L does at a finite risk: its margins, KKT residual,
 psi = log(1/sum_i e^{-q_i}) (a sum, as in LL20), rho = ||theta||. A deep linear network late in its run is a rank-one
 chain over the predictor of `theory.at_horizon`, ||W_k||_2^2 = s^2 + tilt_k with product ||w||^2, and an excess E:
     rho^2 = L s^2 + E,  E = sum_k (||W_k||_F^2 - ||W_k||_2^2) + what no support vector sees,
-both conserved late in a run. The tilts, of sum 0, enter at order rho^-2 only: L s^2 = L ||w||^{2/L} + O(rho^-2). All
-derived here.
+both with limits. The tilts, of sum 0, enter at order rho^-2 only: L s^2 = L ||w||^{2/L} + O(rho^-2). All derived here.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Chain:
 def chain(start: list[torch.Tensor], end: list[torch.Tensor], z: torch.Tensor, solution: MaxMargin) -> Chain:
     """E and the tilts from the balance of the start, with the directions that the end has chosen.
 
-    The gaps are conserved combinations (`theory.gap_limit`), and so are differences of squared norms; the part of
+    Gaps have limits that the balance fixes (`theory.gap_limit`), differences of squared norms are conserved; the part of
     v_2^T W_1 that no support vector sees is frozen late in a run, and read off the end: 0 where they span.
     """
     directions = [top_singular(W)[2] for W in end[1:]]

@@ -16,9 +16,9 @@ from dlnlib.errors import BadParameter, HypothesisNotMet, NotCertified
 from dlnlib.linalg import numerical_rank
 from dlnlib.margin import MaxMargin, max_margin, separating
 
-__all__ = ["MaxMargin", "max_margin", "separating", "spread", "rank_one_bound", "gap_bounds", "alignment_bound",
-           "gap_limit", "misalignment_limit", "product_misalignment_limit", "ball_smoothness", "product_floor",
-           "gradient_floor", "Horizon", "at_horizon", "direction_exponent", "tail_direction"]
+__all__ = ["MaxMargin", "max_margin", "separating", "spread", "narrowest", "rank_one_bound", "gap_bounds",
+           "alignment_bound", "gap_limit", "misalignment_limit", "product_misalignment_limit", "ball_smoothness",
+           "product_floor", "gradient_floor", "Horizon", "at_horizon", "memory", "direction_exponent", "tail_direction"]
 
 HULL_DIMENSIONS = 8  # Qhull's facets multiply quickly beyond
 
@@ -30,29 +30,44 @@ def spread(z: torch.Tensor, solution: MaxMargin) -> float:
 
     It is the distance from 0 to the boundary of the convex hull of the support vectors projected along u: positive
     exactly when they span and every one has a multiplier above 0, and exactly 0 otherwise. In one dimension (nothing
-    is orthogonal to u) it is infinite. Raises BadParameter for tied support vectors in more than 9 dimensions.
+    is orthogonal to u) it is infinite. Raises NotCertified for tied support vectors in more than 9 dimensions.
     """
+    return narrowest(z, solution)[0]
+
+
+def narrowest(z: torch.Tensor, solution: MaxMargin) -> tuple[float, torch.Tensor | None]:
+    """`spread`, and a unit xi (d,) that attains it: normal to the nearest facet; None where alpha is 0 or infinite."""
     if not solution.spans_data or solution.offset is None:
-        return 0.0
+        return 0.0, None
     S = z[solution.support].cpu().numpy()
     u = solution.direction.cpu().numpy()
     size = np.abs(S).max()
     across = (S - np.outer(S @ u, u)) / size
     rank = numerical_rank(S) - 1
     if rank == 0:
-        return math.inf
-    Y = across @ np.linalg.svd(across, full_matrices=False)[2][:rank].T  # (|S|, rank), 0 inside their hull
+        return math.inf, None
+    frame = np.linalg.svd(across, full_matrices=False)[2][:rank]
+    normals, distances = _facets(across @ frame.T)
+    nearest = distances.argmin()
+    return float(size * distances[nearest]), z.new_tensor(normals[nearest] @ frame)
+
+
+def _facets(Y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outward unit normals and distances from 0 of the facets of the hull of Y (n, rank), which has 0 inside."""
+    count, rank = Y.shape
     if rank == 1:
-        return float(size * min(Y.max(), -Y.min()))
-    if len(Y) == rank + 1:  # a simplex: barycentric coordinates at 0 are the dual, their slopes the facet normals
-        rows = np.linalg.inv(np.vstack([Y.T, np.ones(len(Y))]))
-        return float(size * (rows[:, -1] / np.linalg.norm(rows[:, :-1], axis=1)).min())
+        return np.array([[1.0], [-1.0]]), np.array([Y.max(), -Y.min()])
+    if count == rank + 1:  # a simplex: barycentric coordinates at 0 are the dual, their slopes the facet normals
+        rows = np.linalg.inv(np.vstack([Y.T, np.ones(count)]))
+        slopes = np.linalg.norm(rows[:, :-1], axis=1)
+        return -rows[:, :-1] / slopes[:, None], rows[:, -1] / slopes
     if rank > HULL_DIMENSIONS:
-        raise BadParameter(f"{len(Y)} tied support vectors in {rank + 1} dimensions found, needed at most "
+        raise NotCertified(f"{count} tied support vectors in {rank + 1} dimensions found, needed at most "
                            f"{HULL_DIMENSIONS + 1} dimensions for the facets of their hull: take fewer features")
     from scipy.spatial import ConvexHull
 
-    return float(size * -ConvexHull(Y).equations[:, -1].max())
+    facets = ConvexHull(Y).equations
+    return facets[:, :-1], -facets[:, -1]
 
 
 # --- rank one and alignment ------------------------------------------------------------------------------------------
@@ -175,33 +190,117 @@ class Horizon:
     neglected: float
 
 
-def at_horizon(z: torch.Tensor, solution: MaxMargin, psi: float, depth: int = 1) -> Horizon:
+def at_horizon(z: torch.Tensor, solution: MaxMargin, psi: float, depth: int = 1,
+               layers: list[torch.Tensor] | None = None) -> Horizon:
     """The predictor at log(1/risk) = psi for the exponential and logistic loss, support vectors spanning.
 
     psi = c gamma + ln n - lse_S(-<p, z_i>) gives c. For L = 1, p = p* exactly (up to `neglected`). For L > 1 a balanced
     flow is w' = q + (L-1) <w, q> w/||w||^2 up to time, q the softmax mean of the z_i, whose slow manifold is
     p = p* + (L-1) gamma H^-1 p*/c + ..., H the softmax covariance across u; the equation solved here has error O(c^-3).
-    A start that is not balanced adds O(psi^-min(1, 4/L)) to p. Raises HypothesisNotMet without p*, BadParameter
-    when psi is too small for a slow manifold. Derived here.
+    A start that is not balanced adds its memory to p, which dies as psi^(-3/L) (see `memory`). With `layers`, weights
+    (d_{k+1}, d_k) at about that psi, the slow manifold is that of their own w' = K q: all orders of the memory, with an
+    error of a relative O(1/c). What no support vector sees is neither in `offset` nor in `norm`.
+    Raises HypothesisNotMet without p*, BadParameter when psi is too small for a slow manifold. Derived here.
     """
+    goal = _limit_offset(solution)
+    across = _across(z, solution)
+    u, gamma = solution.direction, solution.margin
+
+    def balanced(c, p, q):
+        pull = (depth - 1) * (c * gamma + p @ q) / (c * c + p @ p)  # of w towards itself
+        return q + pull * p + (gamma + pull * c) * (p - goal) / c
+
+    inverse = _covariance_inverse(across, goal)
+    c, p = _at_rest(z, solution, across, inverse, psi, goal, balanced)
+    if layers is None or len(layers) == 1:
+        return _horizon(z, solution, psi, c, p)
+
+    order_one, K = p - goal, _metric(layers)
+    seen = torch.linalg.pinv(across, rtol=1e-9) @ across  # projects on what support vectors see, across u
+    back = torch.linalg.pinv(seen @ K @ seen, rtol=1e-9, hermitian=True)
+
+    def of_layers(c, p, q):
+        speed = K @ (gamma * u + q)
+        drift = order_one + 3 / len(layers) * (p - goal - order_one)  # -c dp/dc
+        return back @ (seen @ speed + (u @ speed) * drift / c)
+
+    return _horizon(z, solution, psi, *_at_rest(z, solution, across, inverse, psi, p, of_layers))
+
+
+def memory(z: torch.Tensor, solution: MaxMargin, start: list[torch.Tensor], layers: list[torch.Tensor]) -> torch.Tensor:
+    """What an unbalanced start still adds to the offset p of `layers`, late in a run, (d,): of exponent -3/L in psi.
+
+    -gamma H^-1 T_1^T delta_1/sigma_1 across u. With u_k, sigma_k, v_k the first singular triple of layer k, T_k the
+    rest of it, and G_k the balance at the start, which is conserved,
+        delta_k = (1 - u_k u_k^T) G_k u_k/sigma_{k+1}^2 + T_{k+1}^T delta_{k+1}/sigma_{k+1},  delta_L = 0,
+    is what the direction of W_L ... W_{k+1} has across u_k. At rest K q = 0 across u, where K (see `_metric`) is made
+    of the products W_k ... W_1. Their right singular vectors have p/c - T_1^T delta_1/sigma_1 across u for k = 1, and
+    p/c + O(sigma^-4) for 1 < k < L: so H (p - p*) = gamma ((L-1) p*/c - T_1^T delta_1/sigma_1), H the softmax
+    covariance. The next order is a factor 1 + O(psi^(-1/L)). Raises HypothesisNotMet without p*. Derived here.
+    """
+    goal = _limit_offset(solution)
+    across = _across(z, solution)
+    chain, turned, upper = layers[-1].new_ones(1), layers[-1].new_zeros(1), math.inf
+    for W, G in zip(reversed(layers), [torch.zeros(1, 1, dtype=z.dtype), *reversed(_balances(start))], strict=True):
+        U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+        u, v = (U[:, 0], Vh[0]) if U[:, 0] @ chain > 0 else (-U[:, 0], -Vh[0])
+        g = G.to(u) @ u
+        turned = turned + (g - (g @ u) * u) / upper**2  # delta_k
+        turned = W.T @ turned / s[0] - (u @ turned) * v  # T_k^T delta_k/sigma_k
+        chain, upper = W.T @ chain, s[0]
+    return -solution.margin * (_covariance_inverse(across, goal) @ turned)
+
+
+def _limit_offset(solution: MaxMargin) -> torch.Tensor:
     if solution.offset is None:
         raise HypothesisNotMet(f"p* found to be missing, needed finite: {solution.no_offset}; choose other data")
-    S, u, gamma, goal = z[solution.support], solution.direction, solution.margin, solution.offset
-    across = S - (S @ u)[:, None] * u
-    a = torch.softmax(-(across @ goal), 0)
-    inverse = torch.linalg.pinv((across.T * a) @ across, hermitian=True)
-    p = goal.clone()
+    return solution.offset
+
+
+def _across(z: torch.Tensor, solution: MaxMargin) -> torch.Tensor:
+    """The support vectors, seen along u: (|S|, d)."""
+    S = z[solution.support]
+    return S - (S @ solution.direction)[:, None] * solution.direction
+
+
+def _covariance_inverse(across: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """Inverse of the softmax covariance across u, where support vectors see: (d, d)."""
+    weights = torch.softmax(-(across @ p), 0)
+    root = torch.linalg.pinv(weights.sqrt()[:, None] * across, rtol=1e-9)
+    return root @ root.T
+
+
+def _metric(layers: list[torch.Tensor]) -> torch.Tensor:
+    """K of w' = K q, over ||W_L ... W_2||^2: (d, d).
+
+    K = sum_k ||W_L ... W_{k+1}||^2 (W_{k-1} ... W_1)^T (W_{k-1} ... W_1).
+    """
+    rows = [layers[-1].new_ones(1, 1)]
+    for W in reversed(layers[1:]):
+        rows.append(rows[-1] @ W)
+    below = torch.eye(layers[0].shape[1], dtype=layers[0].dtype, device=layers[0].device)
+    K = torch.zeros_like(below)
+    for W, row in zip(layers, reversed(rows), strict=True):
+        K = K + (row.square().sum() / rows[-1].square().sum()) * (below.T @ below)
+        below = W @ below
+    return K
+
+
+def _at_rest(z, solution, across, inverse, psi, p, force) -> tuple[float, torch.Tensor]:
+    """c and p at which `force(c, p, q)`, near q across u, vanishes; q is the softmax mean across u."""
+    scale = p.norm() + 1 / torch.linalg.vector_norm(across, dim=1).max()  # over that length the softmax changes
+    last = math.inf
     for _ in range(100):
         log_sum = torch.logsumexp(-(across @ p), 0).item()
-        c = (psi - math.log(len(z)) + log_sum) / gamma
+        c = (psi - math.log(len(z)) + log_sum) / solution.margin
         if c <= 0:
             break
-        q = across.T @ torch.softmax(-(across @ p), 0)
-        pull = (depth - 1) * (c * gamma + p @ q) / (c * c + p @ p)  # of w towards itself
-        step = inverse @ (q + pull * p + (gamma + pull * c) * (p - goal) / c)
+        step = inverse @ force(c, p, across.T @ torch.softmax(-(across @ p), 0))
+        size = (step.norm() / scale).item()
         p = p + step
-        if step.norm() <= 1e-14 * goal.norm():
-            return _horizon(z, solution, psi, c, p)
+        if size <= 1e-14 or last / 2 <= size <= 1e-9:  # the second: steps of rounding, H being nearly singular
+            return c, p
+        last = size
     raise BadParameter(f"psi = {psi:.3g} found, needed larger: this is before the slow manifold; run further")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from dlnlib import networks
@@ -73,21 +74,23 @@ class Trajectory:
     def between(self, clock: str, values: Tensor) -> list[Tensor]:
         """Weights of a single run at these values of a clock, (*values, d_{k+1}, d_k): cubic spline of the records.
 
-        Records at which the clock does not exceed all earlier ones are left out. Raises BadParameter for several runs
-        and for values that the run did not pass.
+        Records at which the clock does not exceed all earlier ones are left out. A value that lies outside by rounding
+        is moved to the end of the run: two runs from one start differ in the last digits of its clock. Raises
+        BadParameter for several runs and for values that the run did not pass.
         """
         from scipy.interpolate import CubicSpline
 
         time = self.clocks[clock].detach().cpu()
         if self.runs:
             raise BadParameter(f"runs of shape {self.runs} found, needed a single one: take run(r)")
+        values = _within(values.detach().cpu(), time[0], time.max())
         if not bool(((values >= time[0]) & (values <= time.max())).all()):
             raise BadParameter(f"{clock} up to {values.max().item():.6g} asked for, the run went from "
                                f"{time[0].item():.6g} to {time.max().item():.6g}: stay between")  # fmt: skip
         rising = [0, *(time[1:] > time.cummax(0).values[:-1]).nonzero()[:, 0].add(1).tolist()]
         if len(rising) == 1:  # the clock never rose, so all values are its first
             return [W[:1].expand(len(values), *W.shape[1:]) for W in self.weights]
-        x, at = time[rising].numpy(), values.cpu().numpy()
+        x, at = time[rising].numpy(), values.numpy()
         return [W.new_tensor(CubicSpline(x, W[rising].cpu().numpy())(at)) for W in self.weights]
 
     def run(self, r: int) -> Trajectory:
@@ -102,3 +105,10 @@ class Trajectory:
             status=self.status if isinstance(self.status, str) else self.status[r],
             ledger={name: total.reshape(-1)[r] for name, total in self.ledger.items()},
         )
+
+
+def _within(values: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """`values`, those outside of [first, last] by no more than rounding moved to its ends."""
+    room = 64 * torch.finfo(values.dtype).eps * max(1.0, first.abs().item(), last.abs().item())
+    inside = values.clamp(min=first, max=last)
+    return torch.where((values - inside).abs() <= room, inside, values)

@@ -154,8 +154,10 @@ class Verdict:
         self.doubts.append(str(reason))
 
     def needs(self, *results) -> bool:
-        """Whether all these experiments have a result; each that is `Missing` leaves the verdict undecided for its reason,
-        or its hypothesis unmet."""
+        """Whether all these experiments have a result.
+
+        Each that is `Missing` leaves the verdict undecided for its reason, or its hypothesis unmet.
+        """
         for missing in (result for result in results if isinstance(result, Missing)):
             if missing.unmet:
                 self.hypothesis(missing.reason, 0, ">=", 1)

@@ -1,7 +1,7 @@
 """The faces of a verdict: an HTML table for readers, and plain text for regression tests.
 
-The text holds what mathematics fixes, and so it is the same on every machine: how each check went, and what was expected,
-to the digits that are known. What was measured is compared apart, as numbers (`tests/numbers_within.py`).
+The text holds what mathematics fixes, and so it is the same on every machine: how each check went, and what was
+expected, to the digits that are known. What was measured is compared apart, as numbers (`tests/numbers_within.py`).
 """
 
 from __future__ import annotations

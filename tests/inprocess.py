@@ -1,7 +1,7 @@
 """Chapters run inside a process that has already loaded the library, each run in a fork of its own.
 
-A kernel costs three seconds before its first line; a steady table of hundreds of runs cannot pay that. The cells are the
-chapter's own, in their order, with the parameters put in behind the parameters cell as papermill does.
+A kernel costs three seconds before its first line; a steady table of hundreds of runs cannot pay that. The cells are
+the chapter's own, in their order, with the parameters put in behind the parameters cell as papermill does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from dlnlib import errors
 from dlnlib.notebooks import Chapter, convert
 
-__all__ = ["Outcome", "forked", "run"]
+__all__ = ["Outcome", "forked", "run", "warm"]
 
 LIMIT = 300  # seconds after which a run is ended
 
@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """`crash`, `stopped` (an error of the library's own), or the worst status of the verdicts."""
+        """`no verdict`, `crash`, `stopped` (an error of the library's own), or the worst status of the verdicts."""
         if self.error:
             known = getattr(errors, self.error.partition(":")[0], None)
             if known and issubclass(known, errors.HypothesisNotMet):
@@ -45,7 +45,18 @@ class Outcome:
             return "stopped" if known else "crash"
         order = ("refuted", "undecided", "hypotheses not met", "reproduced")
         found = {verdict["status"] for verdict in self.verdicts}
-        return next((status for status in order if status in found), "crash")
+        return next((status for status in order if status in found), "no verdict")
+
+
+def warm() -> None:
+    """What every run needs, loaded once before the forks."""
+    import clarabel  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import sklearn.datasets  # noqa: F401
+
+    import dlnlib.flow
+    import dlnlib.plots  # noqa: F401
 
 
 def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
@@ -55,7 +66,7 @@ def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
     shown: list = []
     names: dict = {"__name__": "__main__"}
     start, error = time.perf_counter(), ""
-    with _displays(shown):
+    with _Displays(shown):
         try:
             for source in _cells(chapter, values):
                 _execute(source, names, shown)
@@ -92,7 +103,7 @@ def _execute(source: str, names: dict, shown: list) -> None:
         shown.extend(value if isinstance(value, tuple) else [value])
 
 
-class _displays:
+class _Displays:
     """While it lasts, what a chapter displays or prints goes nowhere else."""
 
     def __init__(self, shown: list):

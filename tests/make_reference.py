@@ -1,8 +1,8 @@
 """Reference notebooks: each chapter's code with the stable text of its verdicts, and nothing else, as expected output.
 
-`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers lie
-beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by `make reference`,
-which executes every chapter with its default parameters; `python tests/make_reference.py NAME ...` writes some only.
+`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers
+lie beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by
+`make reference`, which runs every chapter at its defaults; `python tests/make_reference.py NAME ...` writes some only.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from pathlib import Path
 import nbformat
 from numbers_within import record
 
+from dlnlib.errors import DlnError
 from dlnlib.ledger import gather
 from dlnlib.notebooks import Chapter, chapters, convert
-from dlnlib.run import execute
+from dlnlib.run import ChapterFailed, execute
 from dlnlib.verdict import MIME
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +76,16 @@ def outdated(found: list[Chapter], folder: Path) -> list[str]:
     return stale + [file.stem for file in sorted(folder.glob("*.ipynb")) if file.stem not in names]
 
 
-def main(names: list[str]) -> None:
+def attempted(chapter: Chapter) -> str:
+    """Write one reference; says what went wrong instead of ending the others."""
+    try:
+        write(chapter, FOLDER)
+    except (DlnError, ChapterFailed) as err:
+        return f"{chapter.name}: no reference ({err})"
+    return ""
+
+
+def main(names: list[str]) -> int | str:
     found = chapters(ROOT)
     FOLDER.mkdir(exist_ok=True)
     for name in outdated(found, FOLDER):
@@ -84,7 +94,8 @@ def main(names: list[str]) -> None:
                 (FOLDER / name).with_suffix(ending).unlink(missing_ok=True)
     wanted = [chapter for chapter in found if not names or chapter.name in names]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda chapter: write(chapter, FOLDER), wanted))
+        failed = [line for line in pool.map(attempted, wanted) if line]
+    return "\n".join(failed) or 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measured numbers, compared as numbers: each may move within its own allowance from what `tests/reference` recorded."""
+"""Measured numbers, compared as numbers: each may move within its own allowance from what was recorded."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ Numbers = list[dict]  # one a verdict: its claim, and name, measured value and a
 def allowance(check: Check) -> float:
     """How far a measured value may move between machines.
 
-    A check with a tolerance has its own. An inequality without one may lose half of its distance from the bound, so
-    that no move within the allowance can come near to changing the outcome. An equation without one has none.
+    A check with a tolerance has its own. An inequality may lose half of its distance from the bound, where that is more:
+    no move within the allowance can come near to changing the outcome. An equation without a tolerance has none.
     """
-    if check.tolerance:
-        return check.tolerance * (abs(check.expected) if check.relation == "~" else 1)
+    own = check.tolerance * (abs(check.expected) if check.relation == "~" else 1)
     if check.relation in ("<=", ">=") and math.isfinite(check.measured):
-        return abs(check.measured - check.expected) / 2
-    return 0.0
+        return max(own, abs(check.measured - check.expected) / 2)
+    return own
 
 
 def record(entries: Iterable[Mapping]) -> Numbers:
@@ -43,8 +42,9 @@ def record(entries: Iterable[Mapping]) -> Numbers:
 
 def moved(before: Numbers, after: Numbers) -> list[str]:
     """One line for each check whose measured value left its allowance; the wider of the two recorded ones counts."""
-    if [v["claim"] for v in before] != [v["claim"] for v in after]:
-        return [f"verdicts on {', '.join(v['claim'] for v in after)}; recorded: {', '.join(v['claim'] for v in before)}"]
+    was, now = ([verdict["claim"] for verdict in verdicts] for verdicts in (before, after))
+    if was != now:
+        return [f"verdicts on {', '.join(now)}; recorded: {', '.join(was)}"]
     lines = []
     for old, new in zip(before, after, strict=True):
         names = [check["name"] for check in old["checks"]]

@@ -1,22 +1,19 @@
 """The steady table: every chapter over seeds, ends of ranges and data sets, one row a run, kept in `tests/steady.csv`.
 
-    python tests/steady.py [CHAPTER ...] [--only seeds|ends|data] [--jobs N]     (make steady: all of it)
+    python tests/steady.py [CHAPTER ...] [--only seeds|ends|data] [--jobs N]      (make steady: all of it)
 
-Rows that the table holds for the chapter's present code are not run again, so that an interrupted table goes on where it
-was. A run ends well when its status is `reproduced`, `undecided` or `hypotheses not met`; all others are listed at the end.
+Rows that the table holds for the chapter's present code are not run again, so that an interrupted table goes on where
+it was. A run ends well when its status is `reproduced`, `undecided` or `hypotheses not met`; all others are listed.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,26 +21,21 @@ os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from inprocess import Outcome, forked  # noqa: E402
+from inprocess import Outcome, forked, warm  # noqa: E402
+from results_table import Table, code, codes  # noqa: E402
 
 from dlnlib.errors import BadParameter  # noqa: E402
-from dlnlib.notebooks import Chapter, chapters, checked, convert  # noqa: E402
+from dlnlib.notebooks import Chapter, chapters, checked  # noqa: E402
 from dlnlib.parameters import Parameter  # noqa: E402
 
-TABLE = ROOT / "tests" / "steady.csv"
+COLUMNS = ("chapter", "code", "parameters", "status", "seconds", "verdicts", "reason")
+TABLE = Table(ROOT / "tests" / "steady.csv", COLUMNS, key=("chapter", "parameters"))
 CASES = sorted((ROOT / "tests" / "cases").glob("*.csv"))
 DATA = ["iris", "iris+1", "wine:0,1", "breast-cancer", "breast-cancer+1", "digits:0,1", "digits:3,8"]
-GOOD = ("reproduced", "undecided", "hypotheses not met")
-COLUMNS = ("chapter", "code", "parameters", "status", "seconds", "verdicts", "reason")
+GOOD = ("reproduced", "undecided", "hypotheses not met", "no verdict")  # the last: a page without claims
 SEEDS = range(20)
 
 Values = dict[str, object]
-
-
-def code(chapter: Chapter) -> str:
-    """A short hash of a chapter's code: rows of other code are out of date."""
-    sources = [cell.source for cell in convert(chapter.path).cells if cell.cell_type == "code"]
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:10]
 
 
 def seeds(chapter: Chapter) -> Iterator[Values]:
@@ -115,51 +107,11 @@ def _text(values: Values) -> str:
     return " ".join(f"{name}={value}" for name, value in values.items())
 
 
-def load(table: Path = TABLE) -> list[dict[str, str]]:
-    """The rows written so far."""
-    if not table.is_file():
-        return []
-    with open(table, newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def save(rows: list[dict[str, str]], table: Path = TABLE) -> None:
-    """Write the table whole, sorted, so that its differences can be read."""
-    rows = sorted(rows, key=lambda r: (r["chapter"], r["parameters"]))
-    temporary = table.with_suffix(".tmp")
-    with open(temporary, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(table)
-
-
-@contextmanager
-def locked(table: Path = TABLE):
-    """Several of these may fill one table: each adds its rows under a lock."""
-    import fcntl
-
-    with open(table.with_suffix(".lock"), "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def add(new: dict[str, str], table: Path = TABLE) -> None:
-    """Put one row into the table, in place of an older one of the same run."""
-    key = (new["chapter"], new["parameters"])
-    with locked(table):
-        save([r for r in load(table) if (r["chapter"], r["parameters"]) != key] + [new], table)
-
-
 def wanted(found: list[Chapter], kinds: list[str]) -> list[tuple[Chapter, Values]]:
     """The runs that are still to be made, data and ends before seeds; what the chapter refuses is no run."""
-    present = {(r["chapter"], r["parameters"]) for r in load() if r["code"] == (_codes(found).get(r["chapter"]))}
+    present = {(r["chapter"], r["parameters"]) for r in TABLE.current(codes(found))}
     runs = [(chapter, values) for kind in kinds for chapter in found for values in KINDS[kind](chapter)]
     return [run for run in runs if (run[0].name, _text(run[1])) not in present and _accepted(*run)]
-
-
-def _codes(found: list[Chapter]) -> dict[str, str]:
-    return {chapter.name: code(chapter) for chapter in found}
 
 
 def _accepted(chapter: Chapter, values: Values) -> bool:
@@ -178,20 +130,6 @@ def one(chapter: Chapter, values: Values) -> dict[str, str]:
     """Run one of them and return its row."""
     given = checked(chapter, {name: _absolute(value) for name, value in values.items()})
     return row(chapter, values, forked(chapter, given))
-
-
-def warm() -> None:
-    """What every run needs, loaded once before the forks."""
-    import clarabel  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
-    import scipy.optimize  # noqa: F401
-    import sklearn.datasets  # noqa: F401
-    import torch
-
-    import dlnlib.flow
-    import dlnlib.plots  # noqa: F401
-
-    torch.set_num_threads(1)
 
 
 def summary(rows: list[dict[str, str]]) -> str:
@@ -217,11 +155,10 @@ def main() -> int:
         running = [pool.submit(one, *run) for run in todo]
         for future in tqdm(as_completed(running), total=len(todo), disable=None, desc="steady"):
             new = future.result()
-            add(new)
+            TABLE.add(new)
             if new["status"] not in GOOD:
                 tqdm.write(f"{new['chapter']} {new['parameters']}: {new['status']}: {new['reason'][:200]}")
-    names, now = {c.name for c in found}, _codes(found)
-    rows = [r for r in load() if r["chapter"] in names and r["code"] == now[r["chapter"]]]
+    rows = TABLE.current(codes(found))
     print(summary(rows))
     bad = [r for r in rows if r["status"] not in GOOD]
     for r in bad:

@@ -195,6 +195,9 @@ def test_weights_between_records():
         torch.testing.assert_close(W, V, rtol=0, atol=1e-6)
     with pytest.raises(BadParameter, match="stay between"):
         sparse.between("log_inverse_risk", psi + 1)
+    just_outside = torch.stack([psi.min() - 1e-15, psi.max() + 1e-15])
+    for W, V in zip(sparse.between("log_inverse_risk", just_outside), sparse.weights, strict=True):
+        torch.testing.assert_close(W, V[[0, -1]], rtol=1e-14, atol=0)
     with pytest.raises(BadParameter, match="single one"):
         descend([torch.stack([W, W]) for W in weights], SIX, losses.logistic, Constant(0.1), 5).between("step", psi)
 

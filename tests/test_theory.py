@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from dlnlib import data, linalg, margin, metrics, theory
+from dlnlib import data, flow, linalg, margin, metrics, networks, theory
 from dlnlib.errors import BadData, BadParameter, HypothesisNotMet, NonFinite, NotCertified, NotSeparable
+from dlnlib.losses import logistic
 from dlnlib.theory import max_margin
 
 
@@ -192,6 +193,26 @@ def test_exact_sums():
         assert found == float(sum(Fraction(a) * Fraction(b) for a, b in zip(row.tolist(), x.tolist(), strict=True)))
 
 
+def test_the_narrowest_direction_attains_the_spread():
+    for name in ("six-points", "spanning:n=12,d=4", "spanning:n=40,d=20"):
+        z = data.load(name).z
+        found = max_margin(z)
+        alpha, xi = theory.narrowest(z, found)
+        assert alpha == theory.spread(z, found) and xi.norm().item() == pytest.approx(1, rel=1e-12)
+        assert abs(xi @ found.direction) <= 1e-12
+        assert (z[found.support] @ xi).max().item() == pytest.approx(alpha, rel=1e-9)
+
+
+def test_many_tied_support_vectors_in_many_dimensions_are_left_undecided():
+    corners = torch.cartesian_prod(*[t([-1.0, 1.0])] * 10)
+    z = torch.cat([torch.ones(len(corners), 1, dtype=torch.float64), corners], 1)
+    found = max_margin(z)
+    assert found.spans and found.support.all() and found.offset.norm() <= 1e-10
+    with pytest.raises(NotCertified, match="at most 9 dimensions"):
+        theory.narrowest(z, found)
+    assert theory.at_horizon(z, found, 1e6, 3).direction_error <= 1e-10
+
+
 def test_spread_is_the_distance_to_the_hull():
     from scipy.spatial import ConvexHull
 
@@ -313,6 +334,26 @@ def test_the_predictor_at_a_finite_horizon(run):
     assert abs(metrics.margin(w, z) / found.margin - there.margin_ratio) <= 1e-5 * lost + 1e-15
     with pytest.raises(BadParameter, match="slow manifold"):
         theory.at_horizon(z, found, 1.0, depth=3)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 6])
+def test_the_memory_of_an_unbalanced_start(depth):
+    z = data.load("random:n=20,d=3").scaled().z
+    found = max_margin(z)
+    start = networks.meeting_assumption_2(lambda s: networks.gaussian([3] + [4] * (depth - 1) + [1], s), z, logistic)
+    run = flow.follow(start, z, logistic, until=1e5, accuracy=1e-10)
+    psi = run.clocks["log_inverse_risk"]
+    left, by_law, by_layers = [], [], []
+    for i in (psi > 3e3).nonzero()[:, 0].tolist():
+        even = theory.at_horizon(z, found, psi[i].item(), depth).offset
+        own = theory.at_horizon(z, found, psi[i].item(), depth, run.at(i)).offset
+        memory = metrics.perpendicular(run.predictor[i], found.direction) - even
+        left.append(memory.norm().item())
+        by_law.append(((memory - theory.memory(z, found, start, run.at(i))).norm() / memory.norm()).item())
+        by_layers.append(((memory - (own - even)).norm() / memory.norm()).item())
+    exponent = math.log(left[-1] / left[0]) / math.log(psi[-1] / psi[psi > 3e3][0])
+    assert exponent == pytest.approx(-3 / depth, abs=0.06)  # and not -4/depth
+    assert max(by_law) <= 0.06 and max(by_layers) <= 0.02
 
 
 @pytest.mark.parametrize("depth, order", [(1, None), (2, 3), (4, 3)])
