@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from dlnbook import cache_path, read
@@ -41,21 +41,21 @@ def execute(root: Path, build: Path, jobs: int) -> bool:
     cache = get_cache(str(cache_path(root, build)))
     todo = [chapter for chapter in chapters(root) if not cached(cache, read(chapter.path, root))]
     failed = []
-    with ProcessPoolExecutor(jobs) as pool:
-        running = {pool.submit(run, chapter, root): chapter for chapter in todo}
-        for future in as_completed(running):
-            chapter = running[future]
-            try:
-                notebook, seconds, error = future.result()
-            except Exception as err:  # a defect, or no kernel could start: name the chapter and go on with the others
-                seconds, error = 0.0, repr(err)
-            if error is None:
-                bundle = CacheBundleIn(notebook, str(chapter.path), data={"execution_seconds": seconds})
-                cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-                print(f"{chapter.name}: executed in {seconds:.1f} s", flush=True)
-            else:
-                failed.append(chapter.name)
-                print(f"chapter {chapter.name} FAILED: {error}", file=sys.stderr, flush=True)
+    pool = ThreadPoolExecutor(jobs)  # threads: each waits for a kernel, which is a process of its own
+    running = {pool.submit(run, chapter, root): chapter for chapter in todo}
+    for future in as_completed(running):
+        chapter = running[future]
+        try:
+            notebook, seconds, error = future.result()
+        except Exception as err:  # a defect, or no kernel could start: name the chapter and go on with the others
+            seconds, error = 0.0, repr(err)
+        if error is None:
+            bundle = CacheBundleIn(notebook, str(chapter.path), data={"execution_seconds": seconds})
+            cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            print(f"{chapter.name}: executed in {seconds:.1f} s", flush=True)
+        else:
+            failed.append(chapter.name)
+            print(f"chapter {chapter.name} FAILED: {error}", file=sys.stderr, flush=True)
     if failed:
         print(f"book not built: {', '.join(failed)} failed", file=sys.stderr)
     return not failed
@@ -100,7 +100,11 @@ def main() -> int:
     build = root / "_build"
     build.mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return 0 if execute(root, build, arguments.jobs) and render(root, build) == 0 else 1
+    try:
+        return 0 if execute(root, build, arguments.jobs) and render(root, build) == 0 else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(130)  # without waiting for the chapters that are running: their kernels end with this process
 
 
 if __name__ == "__main__":
