@@ -32,11 +32,11 @@ MATHJAX = "mathjax/tex-svg-full.js"
 
 
 def cache_key(root: Path) -> str:
-    """A hash of all that a chapter's numbers depend on besides its own text: library, data, pinned requirements."""
+    """A hash of all that a chapter's numbers depend on besides its own text: library, data, the steady table, pinned requirements."""
     package = Path(dlnlib.__file__).parent
     files = [p for p in package.rglob("*") if p.suffix in {".py", ".yml"}]
     files += [p for p in (root / "book" / "data").rglob("*") if p.is_file()]
-    files += [p for p in [root / "requirements.txt"] if p.is_file()]
+    files += [p for p in (root / "requirements.txt", root / "tests" / "steady.csv") if p.is_file()]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
