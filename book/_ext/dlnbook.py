@@ -32,7 +32,7 @@ MATHJAX = "mathjax/tex-svg-full.js"
 
 
 def cache_key(root: Path) -> str:
-    """A hash of all that a chapter's numbers depend on besides its own text: library, data, the steady table, pinned requirements."""
+    """A hash of all that a chapter's numbers depend on besides its own text: library, data, tables, requirements."""
     package = Path(dlnlib.__file__).parent
     files = [p for p in package.rglob("*") if p.suffix in {".py", ".yml"}]
     files += [p for p in (root / "book" / "data").rglob("*") if p.is_file()]
