@@ -73,8 +73,8 @@ class Trajectory:
     def between(self, clock: str, values: Tensor) -> list[Tensor]:
         """Weights of a single run at these values of a clock, (*values, d_{k+1}, d_k): cubic spline of the records.
 
-        Records at which the clock does not exceed all earlier ones are left out. A value off the ends by the rounding
-        of a clock (1e-14 of its largest, and of 1) is the end. Raises BadParameter for several runs and for values that
+        Records at which the clock does not exceed all earlier ones are left out. A value off the ends by rounding
+        (1e-14 of the clock's largest, and of 1) is the end. Raises BadParameter for several runs and for values that
         the run did not pass.
         """
         from scipy.interpolate import CubicSpline
