@@ -46,7 +46,9 @@ def _executed(chapter: Chapter, values: Mapping[str, object]):
     except BadInput:
         raise
     except DlnError as err:
-        notebook = err.notebook
+        notebook = getattr(err, "notebook", None)
+        if notebook is None:  # raised before a cell was run
+            raise
         shown = {entry["id"] for entry in gather(notebook, chapter.name)}
         notebook.cells += _unreached([name for name in chapter.claims if name not in shown], values, err)
         return notebook

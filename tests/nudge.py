@@ -149,7 +149,8 @@ def difference(chapter: Chapter, outcome: Outcome) -> str:
 
 
 def _lines(output) -> list[str]:
-    return output["data"]["text/plain"].splitlines()
+    text = output["data"]["text/plain"]
+    return [] if text.startswith("<") else text.splitlines()  # the name of a picture
 
 
 def one(chapter: Chapter, nudge: Nudge) -> dict[str, str]:

@@ -602,7 +602,7 @@ def edit(path: Path, old: str, new: str) -> None:
         (CHAPTER, "steps = 8", "steps, x = 8, 9", "NAME = LITERAL"),
         (CHAPTER, "steps = 8", '"""Steps."""\nsteps = 8', "NAME = LITERAL"),
         (CHAPTER, "steps = 8", "import os\nsteps = 8", "NAME = LITERAL"),
-        (CHAPTER, "x = factor**steps", "x = = 3", "halving.md, code cell 2, line 10: invalid syntax"),
+        (CHAPTER, "x = factor**steps", "x = = 3", "halving.md, code cell 2, line 12: invalid syntax"),
         (CHAPTER, "x = factor**steps", "x = '\udcff'", "code cell 2|not UTF-8"),
         (CHAPTER, ":tags: [parameters]", ":tags: [parameters", "halving.md"),
         (CHAPTER, ":tags: [parameters]", "", "halving.md"),

@@ -186,7 +186,7 @@ def test_refusals():
     with pytest.raises(BadParameter, match="squared"):
         flow.follow([torch.tensor([[0.3]], dtype=F64)], linear, losses.squared)
     x, y = blobs()
-    with pytest.raises(IntegratorStalled, match="max_steps"):
+    with pytest.raises(IntegratorStalled, match="steps were not enough"):
         model = ff.two_layer(x, y, 4)
         flow.follow(model.start(0), model, EXP, until=300, max_steps=20)
 
