@@ -150,7 +150,7 @@ def difference(chapter: Chapter, outcome: Outcome) -> str:
 
 def _lines(output) -> list[str]:
     text = output["data"]["text/plain"]
-    return [] if text.startswith("<") else text.splitlines()  # the name of a picture
+    return [] if text.startswith("[figure:") else text.splitlines()  # a picture in words
 
 
 def one(chapter: Chapter, nudge: Nudge) -> dict[str, str]:
