@@ -159,7 +159,10 @@ def _literal(text: str):
 
 
 def _refused(parameter: Parameter, value, needed: str) -> BadParameter:
-    about = f" ({parameter.comment})" if parameter.comment else ""
+    words = parameter.comment
+    if parameter.allowed and needed.startswith(parameter.allowed):
+        words = words.removeprefix(f"{parameter.allowed}: ")  # the range is said once
+    about = f" ({words})" if words else ""
     shown = shortened(repr(value))
     return BadParameter(f"{parameter.name} = {shown}: {needed}{about}; the default is {parameter.default!r}")
 
