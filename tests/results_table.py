@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import fcntl
 import hashlib
@@ -18,9 +19,14 @@ Row = dict[str, str]
 
 
 def code(chapter: Chapter) -> str:
-    """A short hash of a chapter's code: rows of other code are out of date."""
+    """A short hash of what a chapter's code says, whatever its layout, comments and imports.
+
+    Rows of other code are out of date.
+    """
     sources = [cell.source for cell in convert(chapter.path).cells if cell.cell_type == "code"]
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:10]
+    trees = map(ast.parse, sources)
+    said = [ast.unparse(node) for tree in trees for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:10]
 
 
 def codes(found: Iterable[Chapter]) -> dict[str, str]:

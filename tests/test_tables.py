@@ -50,8 +50,8 @@ def test_every_end_of_a_run_is_an_outcome(halving, values, status, words):
 
 
 def test_a_run_that_hangs_or_dies_is_an_outcome(halving, monkeypatch):
-    monkeypatch.setattr(inprocess, "LIMIT", 0.5)
-    assert "TooSlow" in inprocess.forked(halving, {}, lambda: __import__("time").sleep(60)).error
+    monkeypatch.setattr(inprocess, "LIMIT", 1)
+    assert "TooSlow" in inprocess.forked(halving, {}, lambda: all(iter(int, 1))).error
     assert "Died" in inprocess.forked(halving, {}, lambda: os.kill(os.getpid(), 9)).error
 
 
@@ -77,6 +77,14 @@ def test_a_table_resumes_and_forgets_rows_of_other_code(halving, tmp_path):
     table.add({**row, "seconds": "2"})
     assert [r["seconds"] for r in table.current({"halving": code(halving)})] == ["2"]
     assert table.current({"halving": "another"}) == []
+
+
+def test_code_is_the_same_for_other_layout_and_imports_and_another_for_another_number(halving):
+    before, text = code(halving), halving.path.read_text()
+    halving.path.write_text(text.replace("steps = 8", "import math\n\nsteps  =  8  # a comment"))
+    assert code(halving) == before
+    halving.path.write_text(text.replace("steps = 8", "steps = 9"))
+    assert code(halving) != before
 
 
 def test_the_steady_table_has_no_refuted_run_and_no_crash():
