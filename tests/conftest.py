@@ -20,6 +20,13 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import numbers_within as numbers  # noqa: E402
 
+# After the chapters, the files of minutes; many small ones are left for the end, so that no process waits for another.
+LONG = ("test_site.py", "test_tables.py", "test_browser.py", "test_isolation.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: 0 if item.path.suffix == ".ipynb" else 1 if item.path.name in LONG else 2)
+
 
 def pytest_collectstart(collector):
     """nbval compares the text of verdicts; tables, pictures and printed lines are for readers."""
