@@ -11,7 +11,7 @@ book: $(READY)
 	@$(BIN)/python book/_ext/build_book.py
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -152,9 +152,9 @@ def descend_masked(
     reached = torch.full_like(goal, float("inf"))
     points, made, status = [], [], "finished"
     for due in record_steps(int(steps), records):
-        for t in range(made[-1] if made else 0, due):
-            left = _step(layers, omega, aim, etas)
-            reached = torch.where((left <= goal) & reached.isinf(), float(t), reached)
+        since = made[-1] if made else 0
+        left = [_step(layers, omega, aim, etas) for _ in range(since, due)]
+        reached = _first_at(left, goal, since, reached)
         if not all(bool(W.isfinite().all()) for W in layers):
             status = f"diverged before step {due}"
             break
@@ -168,6 +168,15 @@ def descend_masked(
     settings = {"dynamics": "gradient descent on observed entries", "etas": etas, "until": until}
     return Trajectory(kept, {"step": at, "log_inverse_risk": -risk.log()}, settings,
                       [status] * runs.numel() if runs else status, {"reached": reached.reshape(runs)})
+
+
+def _first_at(left: list[Tensor], goal: Tensor, since: int, reached: Tensor) -> Tensor:
+    """`reached`, and where it is infinite the first of the steps `since`, ... with left <= goal, if there is one."""
+    if not left:
+        return reached
+    there = torch.stack(left) <= goal
+    first = (since + there.int().argmax(0)).to(reached)
+    return torch.where(there.any(0) & reached.isinf(), first, reached)
 
 
 def _step(layers: list[Tensor], mask: Tensor, target: Tensor, etas: Sequence[float]) -> Tensor:

@@ -203,20 +203,21 @@ def moved_mode(depth: int, sigma: float, eps: float, overlap: float = 0.0) -> tu
     need_positive(depth=depth, sigma=sigma, eps=eps)
     if depth < 2 or not -1 < overlap < 1:
         raise BadParameter(f"depth is {depth}, overlap {overlap}, needed depth from 2, overlap in (-1, 1): change it")
-    aim = sigma * np.array([[overlap, math.sqrt(1 - overlap**2)]])
+    aim = sigma * np.array([overlap, math.sqrt(1 - overlap**2)])
+    below, moves = np.empty((depth, 2, 2)), np.empty(4 * depth - 2)
+    below[0] = np.eye(2)
 
     def velocity(_, flat):
-        layers = [*flat[: 4 * (depth - 1)].reshape(-1, 2, 2), flat[4 * (depth - 1) :].reshape(1, 2)]
-        below = [np.eye(2)]
-        for S in layers[:-1]:
-            below.append(S @ below[-1])
-        above, moves = aim - layers[-1] @ below[-1], []  # minus the gradient in the product, then times layers above
-        row = np.eye(1)
-        for S, B in zip(reversed(layers), reversed(below), strict=True):
-            moves.append((row.T @ above @ B.T).ravel())
-            row = row @ S
+        layers, row = flat[:-2].reshape(-1, 2, 2), flat[-2:]
+        for k, S in enumerate(layers):
+            np.dot(S, below[k], out=below[k + 1])
+        gap = below @ (aim - row @ below[-1])  # minus the gradient in the product, times the layers below each layer
+        moves[-2:] = gap[-1]
+        for k in reversed(range(depth - 1)):
+            np.multiply(row[:, None], gap[k], out=moves[4 * k : 4 * k + 4].reshape(2, 2))
+            row = row @ layers[k]
         # A clock in which the start doubles in a time of order 1, and the end is reached at a rate of about L.
-        return np.concatenate(moves[::-1]) / (sigma * (np.linalg.norm(flat) / math.sqrt(2 * depth)) ** (depth - 2))
+        return moves / (sigma * math.sqrt(flat @ flat / (2 * depth)) ** (depth - 2))
 
     start = eps * np.concatenate([np.tile(np.eye(2).ravel(), depth - 1), [1.0, 0.0]])
     until = 4 * max(0.0, math.log(sigma ** (1 / depth) / eps)) + 40

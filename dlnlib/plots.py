@@ -77,6 +77,7 @@ def show(fig, *, alt: str) -> None:
 def picture(fig, *, alt: str) -> Picture:
     """`fig` drawn, with its alt text; see `show`."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     from dlnlib.errors import BadParameter
 
@@ -84,7 +85,7 @@ def picture(fig, *, alt: str) -> Picture:
         raise BadParameter(f"alt text {alt!r}: say in a sentence what the figure shows, for those who cannot see it")
     buffer = io.BytesIO()
     with rc_context(STYLE):
-        fig.savefig(buffer, format="svg", metadata={"Date": None})
+        FigureCanvasSVG(fig).print_svg(buffer, metadata={"Date": None})  # `savefig` draws everything twice
     return Picture(buffer.getvalue(), " ".join(alt.split()))
 
 

@@ -21,8 +21,12 @@ Observe = Callable[[], tuple[list[Tensor], dict[str, Tensor]]]
 
 def record_steps(steps: int, records: int) -> list[int]:
     """0, `records` log-spaced steps a decade (all of them early on), and the last step."""
-    powers = range(math.ceil(records * math.log10(max(steps, 1))) + 1)
-    return sorted({0, steps, *(t for i in powers if (t := round(10 ** (i / records))) <= steps)})
+    last = math.ceil(records * math.log10(max(steps, 1)))
+    # Below 1 / (10^(1/records) - 1) two neighbours are less than 1 apart: rounded, they are all whole numbers.
+    first = math.floor(-records * math.log10(math.expm1(math.log(10) / records)))
+    first = min(max(first, 0), last)
+    whole = range(min(round(10 ** (first / records)), steps) + 1)
+    return sorted({*whole, steps, *(t for i in range(first, last + 1) if (t := round(10 ** (i / records))) <= steps)})
 
 
 def flat(A: Tensor, entry: int = 2) -> Tensor:

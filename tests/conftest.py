@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import numbers_within as numbers  # noqa: E402
+
+# After the chapters, the files of minutes; many small ones are left for the end, so that no process waits for another.
+LONG = ("test_site.py", "test_tables.py", "test_browser.py", "test_isolation.py", "test_cli.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: 0 if item.path.suffix == ".ipynb" else 1 if item.path.name in LONG else 2)
 
 
 def pytest_collectstart(collector):
@@ -51,13 +59,32 @@ def make_toy_book(folder: Path) -> Path:
     return folder
 
 
-def external(page: str) -> list[str]:
-    """Whatever an HTML page would fetch from the network when opened: scripts, styles, fonts, pictures, frames."""
-    from bs4 import BeautifulSoup
+class Tags(HTMLParser):
+    """The tags of an HTML page in their order, closing ones as `/name`, and its style sheets: no tree is needed."""
 
-    soup = BeautifulSoup(page, "html.parser")
-    found = [tag["src"] for tag in soup.find_all(src=True)] + [tag["href"] for tag in soup.find_all("link", href=True)]
-    styles = [tag.string or "" for tag in soup.find_all("style")] + [tag["style"] for tag in soup.find_all(style=True)]
+    def __init__(self, page: str):
+        super().__init__()
+        self.all: list[tuple[str, dict[str, str]]] = []
+        self.styles: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.all.append((tag, {name: value or "" for name, value in attributes}))
+
+    def handle_endtag(self, tag):
+        self.all.append((f"/{tag}", {}))
+
+    def handle_data(self, data):
+        if self.all and self.all[-1][0] == "style":
+            self.styles.append(data)
+
+
+def external(tags: Tags) -> list[str]:
+    """Whatever an HTML page would fetch from the network when opened: scripts, styles, fonts, pictures, frames."""
+    found = [attributes["src"] for _, attributes in tags.all if "src" in attributes]
+    found += [attributes["href"] for tag, attributes in tags.all if tag == "link" and "href" in attributes]
+    styles = tags.styles + [attributes["style"] for _, attributes in tags.all if "style" in attributes]
     found += [address for style in styles for address in fetched_by_css(style)]
     return [address for address in found if re.match(r"(https?:)?//", address)]
 

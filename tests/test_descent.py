@@ -185,6 +185,17 @@ def test_records_are_log_spaced_and_end_at_the_last_step():
     assert path.clocks["log_time"][-1].exp().item() == pytest.approx(617.0)
 
 
+@pytest.mark.parametrize("records", [1, 2, 3, 7, 20, 33, 100, 1000, 12_345])
+@pytest.mark.parametrize("steps", [0, 1, 2, 9, 10, 11, 57, 999, 1000, 12_345, 1_000_003])
+def test_records_are_all_rounded_powers_up_to_the_last_step(steps, records):
+    powers = (round(10 ** (i / records)) for i in range(math.ceil(records * math.log10(max(steps, 1))) + 1))
+    assert record_steps(steps, records) == sorted({0, steps, *(t for t in powers if t <= steps)})
+
+
+def test_many_records_of_few_steps_cost_nothing():
+    assert record_steps(2000, 10**15) == list(range(2001))
+
+
 def test_weights_between_records():
     """A run recorded at a tenth of its steps gives the others by its spline; nothing outside it is made up."""
     weights = networks.gaussian([2, 3, 1], seed=0)

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 from dlnlib import data, flow, losses, metrics, networks, theory
 from dlnlib.descent import Constant, descend
 from dlnlib.errors import BadParameter, IntegratorStalled, NonFinite, ShapeMismatch, VanishingGradient
-from dlnlib.kernels import jacobian, onestep, proximal, tails
+from dlnlib.kernels import jacobian, onestep, paths, proximal, tails
 from dlnlib.tangent import flatten, unflatten
 
 F64 = torch.float64
@@ -85,25 +85,6 @@ def slope(problem, theta):
     return onestep.observe(problem, theta).slope
 
 
-@njit
-def explicit(problem, here, h):
-    return onestep.explicit_step(problem, here, h, 1.0)[0]
-
-
-@njit
-def implicit(problem, here, h):
-    return onestep.implicit_step(problem, here, h, 1e-9 * onestep.norm(here.theta))[0]
-
-
-@njit
-def endpoint(step, problem, theta, steps):
-    """theta after a path of length 2."""
-    here = onestep.observe(problem, theta)
-    for _ in range(steps):
-        here = step(problem, here, 2.0 / steps)
-    return here.theta
-
-
 def test_agrees_with_scipy_at_equal_norm():
     dims, z = [5, 4, 3, 1], data.random_separable(n=12, d=5, seed=3).z
     weights = start(dims, z)
@@ -133,13 +114,13 @@ def test_physical_time_of_a_single_weight():
     torch.testing.assert_close(log_time, exact, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("step, order", [(explicit, 5), (implicit, 4)])
-def test_observed_order(step, order):
+@pytest.mark.parametrize("implicit, order", [(False, 5), (True, 4)])
+def test_observed_order(implicit, order):
     problem = proximal.problem(SIX.z, [2, 3, 3, 1], losses.logistic, by_norm=False)
     theta = flatten(start([2, 3, 3, 1], SIX.z))[0].numpy()
-    fine = endpoint(step, problem, theta, 320)
-    errors = [np.linalg.norm(endpoint(step, problem, theta, steps) - fine) for steps in (20, 40)]
-    assert math.log2(errors[0] / errors[1]) > order - 0.3  # a wrong coefficient costs at least one order
+    coarse, middle, fine = (paths.end(problem, theta, 2.0, steps, implicit, 1e-9) for steps in (20, 40, 320))
+    order_found = math.log2(np.linalg.norm(coarse - fine) / np.linalg.norm(middle - fine))
+    assert order_found > order - 0.3  # a wrong coefficient costs at least one order
 
 
 def test_balance_drifts_by_no_more_than_the_accuracy_allows():

@@ -8,12 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
-from browser import shows_its_mathematics
+from browser import not_typeset
 from bs4 import BeautifulSoup
-from conftest import ROOT, external, fetched_by_css, make_toy_book
+from conftest import ROOT, Tags, external, fetched_by_css, make_toy_book
 from dlnbook import cache_key, cache_path
 
 from dlnlib.claims import registry
@@ -64,6 +65,27 @@ def pages(site: Path) -> list[Path]:
     return sorted(page for page in site.rglob("*.html") if "_static" not in page.parts)
 
 
+@cache
+def tags(page: Path) -> Tags:
+    """Each page is read once for all tests."""
+    return Tags(page.read_text(encoding="utf-8"))
+
+
+@cache
+def ids(page: Path) -> list[str]:
+    return [attributes["id"] for _, attributes in tags(page).all if "id" in attributes]
+
+
+def without_alt(page: Path) -> list[str]:
+    """The images within a page's main part whose alt text is missing or only a word or two."""
+    found, inside = [], False
+    for tag, attributes in tags(page).all:
+        inside = tag == "main" or (inside and tag != "/main")
+        if inside and tag == "img" and len(attributes.get("alt", "").split()) < 4:
+            found.append(str(attributes)[:200])
+    return found
+
+
 def test_claims_json_shows_every_registered_claim(site):
     entries = load(site / "claims.json")
     assert list(dict.fromkeys(entry["id"] for entry in entries)) == list(registry())
@@ -87,17 +109,15 @@ def test_ledger_page_links_to_verdicts_that_exist(site):
     assert len(links) == sum(bool(e["checks"]) for e in entries)
     for link in links:
         page, _, anchor = link.partition("#")
-        target = BeautifulSoup((site / "book" / page).read_text(encoding="utf-8"), "html.parser")
-        assert len(target.find_all(id=anchor)) == 1, link
+        assert ids(site / "book" / page).count(anchor) == 1, link
 
 
 def test_no_page_fetches_from_the_network(site):
     assert len(pages(site)) >= 4
     for page in pages(site):
-        text = page.read_text(encoding="utf-8")
-        assert external(text) == [], page
-        for script in BeautifulSoup(text, "html.parser").find_all("script", src=True):
-            assert (page.parent / script["src"].partition("?")[0]).is_file(), script
+        assert external(tags(page)) == [], page
+        scripts = [a["src"] for tag, a in tags(page).all if tag == "script" and "src" in a]
+        assert all((page.parent / name.partition("?")[0]).is_file() for name in scripts), page
     for sheet in site.rglob("*.css"):
         assert [u for u in fetched_by_css(sheet.read_text(encoding="utf-8")) if re.match(r"(https?:)?//", u)] == [], (
             sheet
@@ -110,15 +130,19 @@ def test_the_network_check_can_say_no():
         "<style>@import 'https://fonts.example/a.css';</style>", "<img src=http://a.example/x.png>",
         '<p style="background: url(https://a.example/x.png)">',
     ):  # fmt: skip
-        assert external(page), page
-    assert external('<a href="https://doi.example/x">a link is not a fetch</a><img src="x.png">') == []
+        assert external(Tags(page)), page
+    assert external(Tags('<a href="https://doi.example/x">a link is not a fetch</a><img src="x.png">')) == []
 
 
 def test_every_picture_has_alt_text(site):
     for page in pages(site):
-        main = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").find("main")
-        for image in main.find_all("img") if main else []:
-            assert len(image.get("alt", "").split()) >= 4, (page, str(image)[:200])
+        assert without_alt(page) == [], page
+
+
+def test_the_alt_text_check_can_say_no(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text('<img><main><p><img alt="of four words here"><img alt="a picture"></p><img></main><img>')
+    assert without_alt(page) == ["{'alt': 'a picture'}", "{}"]
 
 
 DOLLAR = re.compile(r'\$\s*<span class="math|class="math[^>]*>[^<]*</span>\s*\$')
@@ -208,5 +232,16 @@ def test_warnings_fail_the_build_every_time(copy):
     assert done.returncode != 0 and "thm-nowhere" in done.stderr
 
 
-def test_browser_shows_the_mathematics(toy, tmp_path):
-    shows_its_mathematics(toy / "_build" / "html", tmp_path)
+def test_browser_shows_the_mathematics_and_can_say_no(copy, tmp_path):
+    """Of four pages the first is sound; then a formula that is none, one without its marks, a script that is gone."""
+    page = copy / "_build" / "html" / "book" / "toys" / "halving.html"
+    text, formula = page.read_text(), r"\(x_k \to 0\)"
+    faults = {
+        "wrong.html": (formula, r"\(x_k \to {0\)"),
+        "plain.html": (formula, r"x_k \to 0"),
+        "alone.html": ("tex-svg-full.js", "gone.js"),
+    }
+    for name, (old, new) in faults.items():
+        assert old in text
+        page.with_name(name).write_text(text.replace(old, new))
+    assert not_typeset([page, *map(page.with_name, faults)], tmp_path) == list(faults)

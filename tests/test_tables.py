@@ -8,13 +8,14 @@ import subprocess
 import sys
 
 import inprocess
+import make_reference
 import nudge
 import pytest
 import steady
 from conftest import ROOT
 from results_table import Table, code
 
-from dlnlib.notebooks import chapter, chapters
+from dlnlib.notebooks import chapter
 from dlnlib.run import execute
 
 NUDGED = ("risk", "non-whitened")  # the two chapters and two nudges of `make test`; `make nudge` runs all
@@ -91,21 +92,18 @@ def test_the_steady_table_has_no_refuted_run_and_no_crash():
     assert [r for r in steady.TABLE.load() if r["status"] not in steady.GOOD] == []
 
 
-def test_a_nudge_that_changes_a_text_or_a_number_is_seen():
-    name = "risk"
-    found = next(c for c in chapters(ROOT) if c.name == name)
-    outcome = inprocess.Outcome(*nudge_reference(found))
-    assert nudge.difference(found, outcome) == ""
+def test_a_nudge_that_changes_a_text_or_a_number_is_seen(halving, tmp_path, monkeypatch):
+    monkeypatch.setattr(nudge, "FOLDER", tmp_path)
+    make_reference.write(halving, tmp_path)
+    outcome = inprocess.forked(halving, {})
+    assert nudge.difference(halving, outcome) == ""
     text = [outcome.texts[0].replace("reproduced", "refuted"), *outcome.texts[1:]]
-    assert "refuted" in nudge.difference(found, inprocess.Outcome(outcome.verdicts, text))
-    assert "lines instead of" in nudge.difference(found, inprocess.Outcome(outcome.verdicts, outcome.texts[1:]))
-    assert nudge.difference(found, inprocess.Outcome(error="Died: 9")) == "Died: 9"
-
-
-def nudge_reference(found):
-    """Verdicts and texts of the chapter as it stands, run once."""
-    outcome = inprocess.forked(found, {})
-    return outcome.verdicts, outcome.texts
+    assert "refuted" in nudge.difference(halving, inprocess.Outcome(outcome.verdicts, text))
+    assert "lines instead of" in nudge.difference(halving, inprocess.Outcome(outcome.verdicts, outcome.texts[1:]))
+    assert nudge.difference(halving, inprocess.Outcome(error="Died: 9")) == "Died: 9"
+    check = next(c for c in outcome.verdicts[0]["checks"] if c["name"].startswith("last value"))
+    check["measured"] = 0.009  # it still holds
+    assert "last value" in nudge.difference(halving, outcome)
 
 
 def test_starts_are_moved_by_units_in_the_last_place():
