@@ -13,6 +13,8 @@ from dlnlib.trajectory import Trajectory
 
 __all__ = ["Forecast", "forecast"]
 
+_UPDATES = 6  # roundings of the weights in one implicit step: its five stages and its end
+
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
@@ -56,8 +58,8 @@ class Forecast:
 def forecast(run: Trajectory, coarse: Trajectory, z: torch.Tensor, solution: MaxMargin) -> Forecast:
     """p of a run (exponential or logistic loss) and its prediction; `coarse`: the same run with a larger `accuracy`.
 
-    rounding: margins are known to 2^-53 (L + sum_k d_k + d) ||w||, the roundings of the products and of the sums over
-    features, which the softmax turns into sqrt|S| ||H^-1 A^T diag(a)|| times as much: A the support vectors across u,
+    rounding: margins are known to 2^-53 (L + sum_k d_k + d + 6) ||w||, the roundings of the products, of the sums over
+    features and of the five stages and the end of the step that made the record, which the softmax turns into sqrt|S| ||H^-1 A^T diag(a)|| times as much: A the support vectors across u,
     a their weights, H their covariance. integration: largest change of the miss between the two runs from two decades
     of psi before (where it falls as psi^-min(1, 3/L), like p - p*) to one after; with accuracies a hundred times apart
     the errors differ about tenfold, so that it covers the finer run's.
@@ -74,7 +76,7 @@ def forecast(run: Trajectory, coarse: Trajectory, z: torch.Tensor, solution: Max
     least = root[root > 1e-9 * root[0]][-1].item() ** 2 if root[0] > 0 else math.inf
     pull = torch.linalg.matrix_norm(torch.linalg.pinv(a.sqrt()[:, None] * across, rtol=1e-9) * a.sqrt(), 2).item()
     count, depth, gamma = len(S), run.depth, solution.margin
-    sums = sum(W.shape[-1] for W in run.weights) + depth + z.shape[1]
+    sums = sum(W.shape[-1] for W in run.weights) + depth + z.shape[1] + _UPDATES
     along = torch.tensor([h.along for h in fine.horizons], dtype=z.dtype)
     others = torch.tensor([h.neglected for h in fine.horizons], dtype=z.dtype)
     away = (fine.predicted - solution.offset).norm(dim=1)
