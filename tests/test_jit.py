@@ -23,6 +23,8 @@ def compiled_from(name, folder=FOLDER):
         if here not in seen and ("njit" in text or here in ("jit.py", "../rules.py")):
             seen.add(here)
             waiting += [f"{module}.py" for module in re.findall(r"^from dlnlib\.kernels\.(\w+) import", text, re.M)]
+            waiting += [f"{module}.py" for modules in re.findall(r"^from dlnlib\.kernels import (.*)", text, re.M)
+                        for module in modules.split(", ")]  # fmt: skip
             waiting += ["../rules.py"] if "njit" in text and "from dlnlib.rules import" in text else []
     return seen
 
@@ -53,6 +55,8 @@ def test_an_entry_misses_no_call_into_another_file(tmp_path):
     (tmp_path / "a.py").write_text("from dlnlib.kernels.b import f\nnjit")
     (tmp_path / "b.py").write_text("from dlnlib.kernels.c import g\nnjit")
     (tmp_path / "c.py").write_text("njit")
+    assert compiled_from("a.py", tmp_path) == {"a.py", "b.py", "c.py"}
+    (tmp_path / "a.py").write_text("from dlnlib.kernels import c, b\nnjit")
     assert compiled_from("a.py", tmp_path) == {"a.py", "b.py", "c.py"}
 
 

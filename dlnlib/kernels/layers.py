@@ -4,7 +4,8 @@ The gradient of a margin or of a pre-activation at point i is, in every layer, a
 So a set of gradients is kept as `Rows`: the deltas and the points. Sums of rows, their products with a vector and their
 Gram matrices, sum_k (delta_k delta_k^T) o (h_{k-1} h_{k-1}^T), follow from these, layer by layer.
 
-What has a width a layer is an array (L, rows, widest), of which the first entries of each row are in use.
+What is known of units is an array (U, rows), the U units of all layers one after the other: points are innermost and
+fill the vectors.
 """
 
 from __future__ import annotations
@@ -25,25 +26,26 @@ LINEAR, CUBE, SOFTPLUS = 0, 3, 4
 
 
 class Layers(NamedTuple):
-    """x (n, d_0), y (n,), x x^T; d_0, ..., d_L; kinds (L,); where weights, biases and v begin in theta (-1: none)."""
+    """x^T (d_0, n), y (n,), x x^T; d_0, ..., d_L; kinds (L,); the first units of layers, and U; where weights, biases
+    and v begin in theta (-1: none)."""
 
-    x: np.ndarray
+    xt: np.ndarray
     y: np.ndarray
     gram: np.ndarray
     dims: np.ndarray
     kinds: np.ndarray
+    units: np.ndarray
     weights: np.ndarray
     biases: np.ndarray
     skip: int
     size: int
-    widest: int
     kinked: int
     residual: bool
 
 
 class Seen(NamedTuple):
-    """Margins q (n,), listed pre-activations (m,); outputs and slopes of all layers, derivatives of q by outputs and by
-    pre-activations, (L, n, widest)."""
+    """Margins q (n,), listed pre-activations (m,); outputs and slopes of units, and derivatives of q by their outputs
+    and by their pre-activations, (U, n)."""
 
     q: np.ndarray
     pre: np.ndarray
@@ -54,7 +56,7 @@ class Seen(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Gradients (r, P): deltas (L, r, widest), and points (r,)."""
+    """Gradients (r, P): deltas (U, r), and points (r,)."""
 
     delta: np.ndarray
     points: np.ndarray
@@ -66,93 +68,100 @@ def layers(model) -> Layers:
     starts, places = iter(np.cumsum([0, *sizes])), []
     for bias in model.bias:
         places.append((next(starts), next(starts) if bias else -1))
+    skip = int(next(starts)) if model.skip else -1
 
     weights, biases = np.array(places).T.copy()
     matrices = [shape for shape in model.shapes if len(shape) == 2][: len(model.bias)]
     dims = np.array([matrices[0][1], *(rows for rows, _ in matrices)])
     kinds = np.array([*map(_KINDS.index, model.activations), LINEAR])
 
-    with_kinks = (LINEAR < kinds) & (kinds <= CUBE)
-    skip = int(next(starts)) if model.skip else -1
-    return Layers(model.x, model.y, model.x @ model.x.T, dims, kinds, weights, biases, skip, sum(sizes),
-                  int(dims[1:].max()), int(dims[1:][with_kinks].sum()), model.residual)  # fmt: skip
+    kinked = int(dims[1:][(LINEAR < kinds) & (kinds <= CUBE)].sum())
+    return Layers(model.x.T.copy(), model.y, model.x @ model.x.T, dims, kinds, np.cumsum([0, *dims[1:]]), weights,
+                  biases, skip, sum(sizes), kinked, model.residual)  # fmt: skip
 
 
 def one_layer(model) -> Layers:
     """The same of a `models.Linear`: a network without hidden layers."""
-    z = model.z
-    return Layers(z, np.ones(len(z)), z @ z.T, np.array([z.shape[1], 1]), np.array([LINEAR]), np.array([0]),
-                  np.array([-1]), -1, z.shape[1], 1, 0, False)  # fmt: skip
+    z, zero = model.z, np.array([0])
+    return Layers(z.T.copy(), np.ones(len(z)), z @ z.T, np.array([z.shape[1], 1]), zero + LINEAR, np.array([0, 1]),
+                  zero, zero - 1, -1, z.shape[1], 0, False)  # fmt: skip
 
 
 # --- at one theta ----------------------------------------------------------------------------------------------------
 
 @njit(**INNER)
 def _below(net, out, k):
-    """h_{k-1}, the input of layer k; (n, d_k) or wider."""
-    return net.x if k == 0 else out[k - 1]
+    """h_{k-1}, the input of layer k, (d_k, n)."""
+    return net.xt if k == 0 else out[net.units[k - 1] : net.units[k]]
 
 
 @njit(**INNER)
-def _zeros(net, rows):
-    return np.zeros((len(net.kinds), rows, net.widest))
+def _affine(net, theta, k, h, a):
+    """a = W_k h + b_k, in place."""
+    for u in range(len(a)):
+        first, row = net.weights[k] + u * len(h), a[u]
+        bias = theta[net.biases[k] + u] if net.biases[k] >= 0 else 0.0
+        for i in range(len(row)):
+            row[i] = bias
+        for j in range(len(h)):
+            _add(row, theta[first + j], h[j])
+
+
+@njit(**INNER)
+def _add(row, factor, other):
+    """row += factor other, in place."""
+    if factor != 0:
+        for i in range(len(row)):
+            row[i] += factor * other[i]
 
 
 @njit(**INNER)
 def look(net, theta, on):
     """Up and down the network at theta; `on` (m,) are slopes of the units with a kink, None: by the signs."""
-    n, last, pre, used = len(net.x), len(net.kinds) - 1, np.empty(len(net.x) * net.kinked), 0
-    out, slope, up, delta = _zeros(net, n), _zeros(net, n), _zeros(net, n), _zeros(net, n)
+    n, U, last = len(net.y), net.units[-1], len(net.kinds) - 1
+    out, slope, up, delta = np.empty((U, n)), np.empty((U, n)), np.zeros((U, n)), np.empty((U, n))
+    pre, used = np.empty(n * net.kinked), 0
     for k in range(last + 1):
-        below, kinked = _below(net, out, k), LINEAR < net.kinds[k] <= CUBE
-        for i in range(n):
-            for u in range(net.dims[k + 1]):
-                a = _affine(net, theta, k, u, below[i])
-                open_ = 1.0 if a > 0 else 0.0
-                if kinked:
-                    pre[used] = a
+        below, kind, here = _below(net, out, k), net.kinds[k], out[net.units[k] : net.units[k + 1]]
+        _affine(net, theta, k, below, here)
+        for u in range(len(here)):
+            row, slopes = here[u], slope[net.units[k] + u]
+            for i in range(n):
+                a = row[i]
+                open_, place = 1.0 if a > 0 else 0.0, used + i * len(here) + u
+                if LINEAR < kind <= CUBE:
+                    pre[place] = a
                     if on is not None:
-                        open_ = on[used]
-                    used += 1
-                out[k, i, u], slope[k, i, u] = _activation(net.kinds[k], a, open_)
-                if net.residual and k < last:
-                    out[k, i, u] += below[i, u]
+                        open_ = on[place]
+                row[i], slopes[i] = _activation(kind, a, open_)
+            if net.residual and k < last:
+                _add(row, 1.0, below[u])
+        used += here.size if LINEAR < kind <= CUBE else 0
 
-    q = np.empty(n)
-    for i in range(n):
-        if net.skip >= 0:
-            for j in range(net.dims[0]):
-                out[last, i, 0] += net.x[i, j] * theta[net.skip + j]
-        q[i] = net.y[i] * out[last, i, 0]
-        up[last, i, 0] = net.y[i]
-        for k in range(last, -1, -1):
-            for u in range(net.dims[k + 1]):
-                delta[k, i, u] = up[k, i, u] * slope[k, i, u]
-            if k > 0:
-                _down(net, theta, k, delta[k, i], up[k - 1, i])
-                if net.residual and k < last:
-                    for u in range(net.dims[k]):
-                        up[k - 1, i, u] += up[k, i, u]
+    if net.skip >= 0:
+        for j in range(net.dims[0]):
+            _add(out[-1], theta[net.skip + j], net.xt[j])
+    q = net.y * out[-1]
+    _add(up[-1], 1.0, net.y)
+    for k in range(last, -1, -1):
+        for u in range(net.units[k], net.units[k + 1]):
+            for i in range(n):
+                delta[u, i] = up[u, i] * slope[u, i]
+        if k > 0:
+            _down(net, theta, k, delta, up, k < last)
     return Seen(q, pre, out, slope, up, delta)
 
 
 @njit(**INNER)
-def _affine(net, theta, k, u, h):
-    """Entry u of W_k h + b_k."""
-    total, first = 0.0, net.weights[k] + u * net.dims[k]
-    for j in range(net.dims[k]):
-        total += theta[first + j] * h[j]
-    return total + theta[net.biases[k] + u] if net.biases[k] >= 0 else total
-
-
-@njit(**INNER)
-def _down(net, theta, k, delta, up):
-    """up += W_k^T delta."""
+def _down(net, theta, k, delta, up, hidden):
+    """Derivatives by the outputs below layer k, from those by its pre-activations, added to `up`, (U, r) both."""
+    above, below, wide = net.units[k], net.units[k - 1], net.dims[k]
     for u in range(net.dims[k + 1]):
-        first = net.weights[k] + u * net.dims[k]
-        if delta[u] != 0:
-            for j in range(net.dims[k]):
-                up[j] += delta[u] * theta[first + j]
+        for j in range(wide):
+            _add(up[below + j], theta[net.weights[k] + u * wide + j], delta[above + u])
+    if net.residual and hidden:
+        for j in range(wide):
+            _add(up[below + j], 1.0, up[above + j])
 
 
 @njit(**INNER)
@@ -173,21 +182,27 @@ def _activation(kind, a, open_):
 # --- gradients -------------------------------------------------------------------------------------------------------
 
 @njit(**INNER)
+def _chosen(a, points):
+    """a[:, points]."""
+    found = np.empty((len(a), len(points)))
+    for u in range(len(a)):
+        for r in range(len(points)):
+            found[u, r] = a[u, points[r]]
+    return found
+
+
+@njit(**INNER)
 def margin_rows(net, seen, points):
     """Gradients of the margins of these points."""
-    delta = _zeros(net, len(points))
-    for k in range(len(delta)):
-        for r in range(len(points)):
-            for u in range(net.dims[k + 1]):
-                delta[k, r, u] = seen.delta[k, points[r], u]
-    return Rows(delta, points)
+    return Rows(_chosen(seen.delta, points), points)
 
 
 @njit(**INNER)
 def kink_rows(net, theta, seen, which):
     """Gradients of these pre-activations, and the derivatives of the margins by the outputs of their units, (s,)."""
-    n, delta, points, forces = len(net.x), _zeros(net, len(which)), which.copy(), np.empty(len(which))
-    for r in range(len(which)):
+    n, s, points, forces = len(net.y), len(which), which.copy(), np.empty(len(which))
+    delta, up, own = np.zeros((net.units[-1], s)), np.zeros((net.units[-1], s)), which.copy()
+    for r in range(s):
         layer, place = 0, which[r]
         while True:  # the layer that it is listed in
             width = net.dims[layer + 1] if LINEAR < net.kinds[layer] <= CUBE else 0
@@ -195,54 +210,59 @@ def kink_rows(net, theta, seen, which):
                 break
             place -= n * width
             layer += 1
-        i, u = place // width, place % width
-        points[r], forces[r], delta[layer, r, u] = i, seen.up[layer, i, u], 1.0
-        up = np.zeros((layer + 1, net.widest))
-        for k in range(layer, 0, -1):
-            _down(net, theta, k, delta[k, r], up[k - 1])
-            for v in range(net.dims[k]):
-                if net.residual and k < layer:
-                    up[k - 1, v] += up[k, v]
-                delta[k - 1, r, v] = up[k - 1, v] * seen.slope[k - 1, i, v]
+        points[r], own[r] = place // width, layer
+        unit = net.units[layer] + place % width
+        forces[r], delta[unit, r] = seen.up[unit, points[r]], 1.0
+    for k in range(len(net.kinds) - 2, 0, -1):
+        _down(net, theta, k, delta, up, True)
+        for u in range(net.units[k - 1], net.units[k]):
+            for r in range(s):
+                if own[r] >= k:
+                    delta[u, r] = up[u, r] * seen.slope[u, points[r]]
     return Rows(delta, points), forces
 
 
 @njit(**INNER)
 def combine(net, seen, rows, p):
     """sum_r p_r row_r, (P,)."""
-    total, last = np.zeros(net.size), len(net.kinds) - 1
-    for k in range(last + 1):
-        below, wide = _below(net, seen.out, k), net.dims[k]
-        for r in range(len(p)):
-            h = below[rows.points[r]]
-            for u in range(net.dims[k + 1]):
-                factor, first = p[r] * rows.delta[k, r, u], net.weights[k] + u * wide
-                if factor != 0:
-                    for j in range(wide):
-                        total[first + j] += factor * h[j]
-                    if net.biases[k] >= 0:
-                        total[net.biases[k] + u] += factor
+    total, x = np.zeros(net.size), _chosen(net.xt, rows.points)
+    for k in range(len(net.kinds)):
+        h = x if k == 0 else _chosen(_below(net, seen.out, k), rows.points)
+        for u in range(net.dims[k + 1]):
+            d, first = p * rows.delta[net.units[k] + u], net.weights[k] + u * len(h)
+            for j in range(len(h)):
+                total[first + j] = _dot(d, h[j])
+            if net.biases[k] >= 0:
+                total[net.biases[k] + u] = d.sum()
     if net.skip >= 0:
-        for r in range(len(p)):
-            for j in range(net.dims[0]):
-                total[net.skip + j] += p[r] * rows.delta[last, r, 0] * net.x[rows.points[r], j]
+        for j in range(len(x)):
+            total[net.skip + j] = _dot(p * rows.delta[-1], x[j])
+    return total
+
+
+@njit(**INNER)
+def _dot(v, w):
+    """<v, w>."""
+    total = 0.0
+    for i in range(len(v)):
+        total += v[i] * w[i]
     return total
 
 
 @njit(**INNER)
 def along(net, seen, rows, v):
     """Products (r,) of the rows with v (P,)."""
-    found, last = np.zeros(len(rows.points)), len(net.kinds) - 1
-    for k in range(last + 1):
-        below = _below(net, seen.out, k)
-        for r in range(len(found)):
-            for u in range(net.dims[k + 1]):
-                if rows.delta[k, r, u] != 0:
-                    found[r] += rows.delta[k, r, u] * _affine(net, v, k, u, below[rows.points[r]])
-    if net.skip >= 0:
-        for r in range(len(found)):
-            for j in range(net.dims[0]):
-                found[r] += rows.delta[last, r, 0] * v[net.skip + j] * net.x[rows.points[r], j]
+    found, x = np.zeros(len(rows.points)), _chosen(net.xt, rows.points)
+    for k in range(len(net.kinds)):
+        h, a = x if k == 0 else _chosen(_below(net, seen.out, k), rows.points), np.empty((net.dims[k + 1], len(found)))
+        _affine(net, v, k, h, a)
+        if net.skip >= 0 and k == len(net.kinds) - 1:
+            for j in range(len(x)):
+                _add(a[0], v[net.skip + j], x[j])
+        for u in range(len(a)):
+            d = rows.delta[net.units[k] + u]
+            for r in range(len(found)):
+                found[r] += d[r] * a[u, r]
     return found
 
 
@@ -251,44 +271,49 @@ def cross(net, seen, one, other):
     """Inner products of two sets of rows, (r, s)."""
     total, last = np.zeros((len(one.points), len(other.points))), len(net.kinds) - 1
     for k in range(last + 1):
-        below, bias = _below(net, seen.out, k), 1.0 if net.biases[k] >= 0 else 0.0
+        first, end, below = net.units[k], net.units[k + 1], _below(net, seen.out, k)
         weight = (1.0 if k == 0 else 0.0) + (1.0 if k == last and net.skip >= 0 else 0.0)  # of x x^T
-        for r in range(len(one.points)):
-            i = one.points[r]
-            for s in range(len(other.points)):
-                j, deltas, inputs = other.points[s], 0.0, bias
-                for u in range(net.dims[k + 1]):
-                    deltas += one.delta[k, r, u] * other.delta[k, s, u]
-                if weight > 0:
-                    inputs += weight * net.gram[i, j]
-                if k > 0:
-                    for u in range(net.dims[k]):
-                        inputs += below[i, u] * below[j, u]
-                total[r, s] += deltas * inputs
+        deltas, inputs = np.zeros_like(total), np.zeros_like(total)
+        _products(one.delta[first:end], other.delta[first:end], deltas)
+        if k > 0:
+            _products(_chosen(below, one.points), _chosen(below, other.points), inputs)
+        for r in range(len(total)):
+            known = net.gram[one.points[r]]
+            for s in range(total.shape[1]):
+                shared = inputs[r, s] + (1.0 if net.biases[k] >= 0 else 0.0)
+                total[r, s] += deltas[r, s] * (shared + weight * known[other.points[s]])
     return total
 
 
 @njit(**INNER)
-def scaled(net, rows, sizes):
+def _products(a, b, found):
+    """found += a^T b."""
+    for u in range(len(a)):
+        for r in range(len(found)):
+            _add(found[r], a[u, r], b[u])
+
+
+@njit(**INNER)
+def scaled(rows, sizes):
     """The rows over these sizes (r,), where they are not zero."""
-    delta = _zeros(net, len(sizes))
-    for k in range(len(delta)):
+    delta = rows.delta.copy()
+    for u in range(len(delta)):
         for r in range(len(sizes)):
-            for u in range(net.dims[k + 1]):
-                delta[k, r, u] = rows.delta[k, r, u] / (sizes[r] if sizes[r] > 0 else 1.0)
+            delta[u, r] /= sizes[r] if sizes[r] > 0 else 1.0
     return Rows(delta, rows.points)
 
 
 @njit(**INNER)
 def pull(net, seen, p):
     """J^T p, (P,), for p (n,)."""
-    return combine(net, seen, Rows(seen.delta, np.arange(len(p))), p)
+    points = np.flatnonzero(p)
+    return combine(net, seen, margin_rows(net, seen, points), p[points])
 
 
 @njit(**INNER)
 def push(net, seen, v):
     """J v, (n,), for v (P,)."""
-    return along(net, seen, Rows(seen.delta, np.arange(len(net.x))), v)
+    return along(net, seen, Rows(seen.delta, np.arange(len(net.y))), v)
 
 
 @njit(**INNER)

@@ -38,10 +38,11 @@ class Problem(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a `modelstep.Point` says, with its margins, its pre-activations and the ascent J^T p before projection."""
+    """What a `modelstep.Point` says, with log of the mean |l'|, margins, pre-activations, and J^T p unprojected."""
 
     slope: np.ndarray
     log_p: np.ndarray
+    log_mean: float
     psi: float
     log_rate: float
     growth: float
@@ -106,7 +107,7 @@ def _tangent(net, theta, seen, held):
     gram, sizes = cross(net, seen, rows, rows), np.empty(len(held))
     for r in range(len(sizes)):
         sizes[r] = math.sqrt(gram[r, r])
-    rows = scaled(net, rows, sizes)
+    rows = scaled(rows, sizes)
     gram = cross(net, seen, rows, rows)
     return Tangent(rows, gram, _inverse(gram))
 
@@ -146,16 +147,18 @@ def _removed(net, seen, tangent, points, K):
 
     (I - A^T S A)^4 = I - A^T N A, N_1 = S, N_{m+1} = N_m + S - S A A^T N_m, so that N C^T takes products with vectors.
     """
-    C, S = cross(net, seen, margin_rows(net, seen, points), tangent.rows), tangent.inverse
+    S, CT = tangent.inverse, cross(net, seen, tangent.rows, margin_rows(net, seen, points))
     for i in range(len(K)):
-        once = _product(S, C[i])
+        once = _product(S, CT[:, i])
         total = once
         for _ in range(3):
             back = _product(S, _product(tangent.gram, total))
             total = _plus(_plus(total, 1.0, once), -1.0, back)
-        for j in range(len(K)):
-            for s in range(len(total)):
-                K[j, i] -= C[j, s] * total[s]
+        row = K[i]
+        for s in range(len(CT)):
+            factor, column = total[s], CT[s]
+            for j in range(len(row)):
+                row[j] -= factor * column[j]
 
 
 # --- points and stages ----------------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ def _observer(files):
             growth = math.exp(log_mean + psi) * speed
             if problem.by_norm:
                 growth = _dot(theta, slope) / math.sqrt(_dot(theta, theta))
-        return View(slope, log_p, psi, log_rate, growth, seen.q, seen.pre, raw)
+        return View(slope, log_p, log_mean, psi, log_rate, growth, seen.q, seen.pre, raw)
 
     return observe
 
