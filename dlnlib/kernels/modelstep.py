@@ -4,7 +4,7 @@ The methods are those of `onestep`. The pattern of the units with a kink is held
 the field is smooth there; pairs (unit, point) that slide along their kink are kept on it by projecting the field onto
 the tangent of their pre-activations. That is Filippov's field: the multipliers are the slopes in [0, 1] at the kink.
 
-A `Stepper` does all in NumPy; a `Packed` one has points and stages from `packedstep`, compiled, for models with kernels.
+A `Stepper` does all in NumPy; for models with kernels a `Packed` one has compiled points and stages, of `packedstep`.
 """
 
 from __future__ import annotations

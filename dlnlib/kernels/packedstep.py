@@ -15,7 +15,7 @@ from numba import njit
 
 from dlnlib.kernels.dual import newton, slopes
 from dlnlib.kernels.jit import INNER, JIT, fingerprint
-from dlnlib.kernels.layers import Layers, Rows, along, combine, cross, kink_rows, margin_rows, scaled
+from dlnlib.kernels.layers import Rows, along, combine, cross, kink_rows, margin_rows, scaled
 from dlnlib.kernels.onestep import store
 from dlnlib.kernels.packed import gram, look, pull, push
 from dlnlib.kernels.proximal import normalise
@@ -161,7 +161,7 @@ def _removed(net, seen, tangent, points, K):
                 row[j] -= factor * column[j]
 
 
-# --- points and stages ----------------------------------------------------------------------------------------------------------
+# --- points and stages -----------------------------------------------------------------------------------------------
 
 def _observer(files):
     @njit(cache=True, **JIT)
