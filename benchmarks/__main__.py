@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cases, compression_table, descent_table, flow_table
+from benchmarks import cases, compression_table, descent_table, flow_table, model_table
 from benchmarks.measure import print_table, write_rows
 
 CAP = 30.0  # seconds that a peer of the flow may take
@@ -20,7 +20,7 @@ CAP = 30.0  # seconds that a peer of the flow may take
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
     parser.add_argument("--tiny", action="store_true", help="sizes at which nothing but the program is tested")
-    parser.add_argument("--only", choices=list(TABLES), help="one of the three kernels")
+    parser.add_argument("--only", choices=list(TABLES), help="one of the tables")
     parser.add_argument("-o", "--output", type=Path, default=Path("_build/bench.json"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -39,6 +39,11 @@ def flow_tables(tiny):
         print(flow_table.memory(max(runs, key=lambda case: case.target)))
     small, repeats = (runs, 1) if tiny else (runs[:2], 2)
     return rows + _table("Flow against scipy", [flow_table.against_scipy(case, repeats, CAP) for case in small])
+
+
+def model_tables(tiny):
+    runs, repeats = (model_table.TINY_CASES, 1) if tiny else (model_table.CASES, 2)
+    return _table("Flow of models", [model_table.against_numpy(case, repeats) for case in runs])
 
 
 def descent_tables(tiny):
@@ -61,7 +66,8 @@ def _table(title, groups):
     return rows
 
 
-TABLES = {"flow": flow_tables, "descent": descent_tables, "compression": compression_tables}
+TABLES = {"flow": flow_tables, "models": model_tables, "descent": descent_tables,
+          "compression": compression_tables}
 
 if __name__ == "__main__":
     main()

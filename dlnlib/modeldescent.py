@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 from dlnlib.errors import BadParameter, NonFinite
-from dlnlib.models import Linear
+from dlnlib.models import Linear, Pass
 from dlnlib.rules import Constant, LossScaled, need_positive
-from dlnlib.steepest import NORMS, Adam, Seen, Steepest
+from dlnlib.steepest import NORMS, Adam, LogLoss, Seen, Steepest
 from dlnlib.trajectory import Trajectory
 
 __all__ = ["descend_model"]
 
 _COUNTED = ("l2", "linf", "l1")  # norms in which the smoothed margin is watched in any case
 _ROUNDING = 1e-13
+_BLIND = (Constant, LossScaled, LogLoss, Steepest, Adam)  # rules that make nothing of the pass through the model
 
 
 def descend_model(params, model, loss, rule, steps, records, momentum, weight_decay) -> Trajectory:
@@ -89,34 +90,53 @@ def _one_layer(theta, model, rule, goals):
 
 def _steps(theta, model, loss, rule, move, goals):
     """The same for any model and rule."""
-    from dlnlib.kernels import dual
-    from dlnlib.kernels.slopes import number_of
-
-    number, steps = number_of(loss), goals[-1]
+    look, steps = _looker(model, loss, rule), goals[-1]
     counted = tuple(dict.fromkeys((*_COUNTED, *([rule.norm] if isinstance(rule, Steepest) else []))))
     watch = _Watch(model, loss, counted)
     goals = set(goals)
     points, clocks, log_time, status, made = [], [], -math.inf, "finished", 0
     for t in range(steps + 1):
-        at = model.forward(theta)
-        log_p, log_mean, psi = dual.slopes(number, at.q)
+        seen = look(theta)
+        psi = seen.psi
         if not math.isfinite(psi):
             if t == 0:
                 raise NonFinite(f"log(1/risk) at the start is {psi}, needed a finite number")
             status = f"diverged at step {t}"
             break
-        watch(theta, psi, len(at.q))
+        watch(theta, psi, len(seen.log_p))
         made = t
         if t in goals:
             points.append(theta)
             clocks.append((t, log_time, psi))
         if t == steps:
             break
-        rows = np.flatnonzero(log_p > log_p.max() - 50)
-        ascent = np.exp(log_p[rows]) @ model.jacobian(at, rows)
-        delta, lasted = move(Seen(theta, at, log_p, log_mean, psi, ascent))
+        delta, lasted = move(seen)
         theta, log_time = theta + delta, np.logaddexp(log_time, lasted)
     return points, clocks, status, {"steps": torch.tensor(made), **watch.ledger()}
+
+
+def _looker(model, loss, rule):
+    """A function of theta to what is `Seen` there, compiled for models that have kernels."""
+    from dlnlib.kernels import dual
+    from dlnlib.kernels.packed import packed
+    from dlnlib.kernels.packedstep import DARK, Problem, observe
+    from dlnlib.kernels.slopes import number_of
+
+    number = number_of(loss)
+    net = packed(model) if isinstance(rule, _BLIND) else None
+
+    def compiled(theta):
+        view = observe(Problem(net, number, False), theta, None, None)
+        at = Pass(theta, view.q, view.pre)
+        return Seen(theta, at, view.log_p, view.log_mean, view.psi, view.raw)
+
+    def plain(theta):
+        at = model.forward(theta)
+        log_p, log_mean, psi = dual.slopes(number, at.q)
+        rows = np.flatnonzero(log_p > log_p.max() - DARK)
+        return Seen(theta, at, log_p, log_mean, psi, np.exp(log_p[rows]) @ model.jacobian(at, rows))
+
+    return plain if net is None else compiled
 
 
 class _Watch:

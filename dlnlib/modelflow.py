@@ -65,13 +65,13 @@ class _Run:
     """The state of one run: where it is, how long the next step is, what has happened."""
 
     def __init__(self, model, loss, by_norm, theta, accuracy):
-        from dlnlib.kernels.modelstep import Mode, Stepper
+        from dlnlib.kernels.modelstep import Mode, stepper
 
-        self.stepper, self.by_norm, self.accuracy = Stepper(model, loss, by_norm), by_norm, float(accuracy)
+        self.stepper, self.by_norm, self.accuracy = stepper(model, loss, by_norm), by_norm, float(accuracy)
         self.here = self.stepper.observe(theta, Mode(model.forward(theta).pre > 0))
         if not math.isfinite(self.here.log_rate):
             raise VanishingGradient("the gradient at the start is zero, so nothing moves; change the start")
-        longest = np.linalg.norm(model.jacobian(self.here.at), axis=1).max()
+        longest = np.linalg.norm(model.jacobian(model.forward(theta)), axis=1).max()
         self.h = 1e-3 * self.size() if self.size() > 0 else 1e-3 / longest
         self.log_time, self.most = -math.inf, math.inf
         self.stiff, self.stiff_from, self.at_limit = 0.0, math.inf, 0
@@ -235,7 +235,7 @@ class _Run:
             return
         on[event] = not on[event]
         other = self.stepper.observe(here.theta, Mode(on, sliding))
-        gradient = self.stepper.model.switches(other.at, np.array([event]))[0][0]
+        gradient = self.stepper.switches(other.theta, other.mode.on, np.array([event]))[0][0]
         self.recent = [*self.recent[-20:], (event, self.steps)]
         chatters = sum(e == event and self.steps - s < 20 for e, s in self.recent) > 3
         if (gradient @ other.slope > 0) == on[event] and not chatters:

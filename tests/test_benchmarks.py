@@ -21,7 +21,8 @@ def test_tiny_benchmarks_write_every_row(tmp_path):
     rows = json.loads(out.read_text())
     assert [p.name for p in out.parent.iterdir()] == ["bench.json"]  # no draft left
     peers = " ".join(row["peer"] for row in rows)
-    for peer in ("target", "BDF", "Radau", "autograd", "vmap(grad)", "JAX scan(vmap(grad))", "NumPy", "limit"):
+    for peer in ("target", "BDF", "Radau", "autograd", "vmap(grad)", "JAX scan(vmap(grad))", "NumPy",
+                 "the same in NumPy", "limit"):
         assert peer in peers and peer in done.stdout
     for row in rows:
         assert set(row) == {"name", "sizes", "ours_seconds", "peer", "peer_seconds", "ratio", "spread"}

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["EPS", "JIT", "fingerprint"]
+__all__ = ["EPS", "INNER", "JIT", "fingerprint"]
 
 EPS = float(np.finfo(np.float64).eps)
 
 # Sums may be reordered and contracted, so that they vectorise; NaN and infinity keep their meaning, x / 0 is infinite.
 JIT = {"fastmath": {"reassoc", "contract", "nsz"}, "error_model": "numpy"}
+
+# For functions that compiled code alone calls: nothing is compiled that would hand their arguments over from Python.
+INNER = {**JIT, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def fingerprint(*files: str) -> str:

@@ -1,8 +1,10 @@
-"""One step of the flow of any model in the path-length clock: what is known at a point, and the two methods (NumPy).
+"""One step of the flow of any model in the path-length clock: what is known at a point, and the two methods.
 
 The methods are those of `onestep`. The pattern of the units with a kink is held fixed within a step (`Mode`), so that
 the field is smooth there; pairs (unit, point) that slide along their kink are kept on it by projecting the field onto
 the tangent of their pre-activations. That is Filippov's field: the multipliers are the slopes in [0, 1] at the kink.
+
+A `Stepper` does all in NumPy; for models with kernels a `Packed` one has compiled points and stages, of `packedstep`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dlnlib.kernels import dual
 from dlnlib.kernels.onestep import _DP_A, _DP_ERROR, _DP_STABLE, _GAMMA, _SDIRK_A, _SDIRK_ERROR, _STAGE_ACCURACY
 from dlnlib.models import Model, Pass
 
-__all__ = ["Mode", "Point", "Stepper"]
+__all__ = ["Mode", "Point", "Stepper", "Packed", "stepper"]
 
 _DARK = 50.0  # e^-50 of the largest slope is left out of the gradient
 _REFRESH_ROUNDS = 40
@@ -33,7 +35,7 @@ class Mode:
 
 @dataclass(frozen=True)
 class Point:
-    """As `onestep.Point`, with the pass through the model that it came from and the mode it was seen in."""
+    """As `onestep.Point`, with the ascent J^T p before projection, the pass that it came from, and its mode."""
 
     theta: np.ndarray
     slope: np.ndarray
@@ -41,8 +43,17 @@ class Point:
     psi: float
     log_rate: float
     growth: float
+    raw: np.ndarray
     at: Pass
     mode: Mode
+
+
+def stepper(model: Model, loss: int, by_norm: bool) -> Stepper:
+    """The compiled stepper where the model has one."""
+    from dlnlib.kernels.packed import packed
+
+    net = packed(model)
+    return Stepper(model, loss, by_norm) if net is None else Packed(model, loss, by_norm, net)
 
 
 class Stepper:
@@ -56,13 +67,18 @@ class Stepper:
         at = self.model.forward(theta, mode.on)
         log_p, log_mean, psi = dual.slopes(self.loss, at.q)
         rows = np.flatnonzero(log_p > log_p.max() - _DARK)
-        ascent = np.exp(log_p[rows]) @ self.tangent(at, mode)(self.model.jacobian(at, rows))
+        raw = np.exp(log_p[rows]) @ self.model.jacobian(at, rows)
+        ascent = self.tangent(at, mode)(raw)
         speed = math.sqrt(ascent @ ascent)
         if not speed > 0:
-            return Point(theta, ascent, log_p, psi, math.inf, 0.0, at, mode)
+            return Point(theta, ascent, log_p, psi, math.inf, 0.0, raw, at, mode)
         slope = ascent / speed
         growth = theta @ slope / math.sqrt(theta @ theta) if self.by_norm else math.exp(log_mean + psi) * speed
-        return Point(theta, slope, log_p, psi, -log_mean - math.log(speed), growth, at, mode)
+        return Point(theta, slope, log_p, psi, -log_mean - math.log(speed), growth, raw, at, mode)
+
+    def switches(self, theta, on, which):
+        """`Model.switches` at theta for the pattern `on` (m,), of slopes in [0, 1]."""
+        return self.model.switches(self.model.forward(theta, on), which)
 
     def tangent(self, at: Pass, mode: Mode):
         """The projection of rows (..., P) onto the tangent space of the sliding pre-activations.
@@ -88,10 +104,8 @@ class Stepper:
         The force on a unit passes through the slopes of sliding ones above it, so layers are taken from the top.
         """
         which = np.array(here.mode.sliding)
-        A, points, forces = self.model.switches(here.at, which)
-        rows = np.flatnonzero(here.log_p > here.log_p.max() - _DARK)
-        raw = np.exp(here.log_p[rows]) @ self.model.jacobian(here.at, rows)
-        push = -np.linalg.lstsq(A.T, raw, rcond=None)[0]
+        A, points, forces = self.switches(here.theta, here.mode.on, which)
+        push = -np.linalg.lstsq(A.T, here.raw, rcond=None)[0]
         layers = self.model.units(which)[0]
         slopes, on = np.empty(len(which)), here.mode.on.astype(float)
         for layer in sorted(set(layers.tolist()), reverse=True):
@@ -100,13 +114,13 @@ class Stepper:
                 slopes[ours] = push[ours] / (np.exp(here.log_p[points[ours]]) * forces[ours])
             on[which[ours]] = slopes[ours]
             if layer > layers.min():
-                forces = self.model.switches(self.model.forward(here.theta, on), which)[2]
+                forces = self.switches(here.theta, on, which)[2]
         return slopes
 
     def restored(self, here: Point) -> np.ndarray:
         """theta with the sliding pre-activations put back to zero, by one Gauss-Newton step."""
         which = np.array(here.mode.sliding)
-        A = self.model.switches(here.at, which)[0]
+        A = self.switches(here.theta, here.mode.on, which)[0]
         return here.theta - np.linalg.lstsq(A, here.at.pre[which], rcond=None)[0]
 
     def explicit(self, here: Point, h: float, allowed: float):
@@ -135,7 +149,7 @@ class Stepper:
             slopes[s] = slope
         error = h * np.linalg.norm(_SDIRK_ERROR @ slopes)
         seen = self.observe(theta, here.mode)
-        new = Point(theta, slope, log_p, seen.psi, seen.log_rate, seen.growth, seen.at, here.mode)
+        new = Point(theta, slope, log_p, seen.psi, seen.log_rate, seen.growth, seen.raw, seen.at, here.mode)
         return new, error / allowed, False
 
     def stage(self, base, h, slope, log_p, mode, tolerance):
@@ -166,3 +180,37 @@ class Stepper:
                 break
             before = moved
         return theta, slope, log_p, False
+
+
+class Packed(Stepper):
+    """The same for a model with compiled margins, `net` its packed description."""
+
+    def __init__(self, model, loss, by_norm, net):
+        from dlnlib.kernels.packedstep import Problem
+
+        super().__init__(model, loss, by_norm)
+        self.problem = Problem(net, loss, by_norm)
+        self.kinked = getattr(net, "kinked", 0) > 0
+
+    def pattern(self, mode):
+        """`on` and `held` of `packedstep`."""
+        if not self.kinked:
+            return None, None
+        return mode.on.astype(np.float64), np.array(mode.sliding, dtype=np.int64)
+
+    def observe(self, theta, mode):
+        from dlnlib.kernels import packedstep
+
+        seen = packedstep.observe(self.problem, theta, *self.pattern(mode))
+        at = Pass(theta, seen.q, seen.pre)
+        return Point(theta, seen.slope, seen.log_p, seen.psi, seen.log_rate, seen.growth, seen.raw, at, mode)
+
+    def switches(self, theta, on, which):
+        from dlnlib.kernels import packedstep
+
+        return packedstep.kinks(self.problem.net, theta, on.astype(np.float64), which)
+
+    def stage(self, base, h, slope, log_p, mode, tolerance):
+        from dlnlib.kernels import packedstep
+
+        return packedstep.stage(self.problem, base, h, slope, log_p, *self.pattern(mode), tolerance)

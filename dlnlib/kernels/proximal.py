@@ -209,11 +209,12 @@ def eliminate(A, x):
             x[k], x[best] = x[best], x[k]
             for j in range(k, d):
                 A[k, j], A[best, j] = A[best, j], A[k, j]
+        pivots = A[k, k + 1 :]
         for i in range(k + 1, d):
-            factor = A[i, k] / A[k, k]
+            factor, row = A[i, k] / A[k, k], A[i, k + 1 :]
             x[i] -= factor * x[k]
-            for j in range(k + 1, d):
-                A[i, j] -= factor * A[k, j]
+            for j in range(len(row)):
+                row[j] -= factor * pivots[j]
     for k in range(d - 1, -1, -1):
         for j in range(k + 1, d):
             x[k] -= A[k, j] * x[j]
