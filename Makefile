@@ -15,6 +15,7 @@ test: $(READY)
 
 lint: $(READY)
 	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
 
 # Rewrites tests/reference after a deliberate change of a chapter's code or results; read the diff before committing it.
 reference: $(READY)

@@ -1,4 +1,5 @@
-"""Speed against peers, one thread each: the libraries read these variables when they are imported, so here, first."""
+"""Speed against peers, one thread each: the libraries read these variables when they are imported,
+so here, first."""
 
 import os
 

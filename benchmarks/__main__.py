@@ -1,4 +1,5 @@
-"""Every figure of speed that the book quotes: `make bench`, or `python -m benchmarks [--tiny] [-o FILE]`.
+"""Every figure of speed that the book quotes: `make bench`, or `python -m benchmarks [--tiny] [-o
+FILE]`.
 
 Ratios are peer over ours, so that above 1 ours is faster. JAX is optional: requirements-bench.txt.
 """
@@ -18,8 +19,12 @@ CAP = 30.0  # seconds that a peer of the flow may take
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
-    parser.add_argument("--tiny", action="store_true", help="sizes at which nothing but the program is tested")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--tiny", action="store_true", help="sizes at which nothing but the program is tested"
+    )
     parser.add_argument("--only", choices=list(TABLES), help="one of the tables")
     parser.add_argument("-o", "--output", type=Path, default=Path("_build/bench.json"))
     options = parser.parse_args(arguments)
@@ -34,11 +39,15 @@ def main(arguments: list[str] | None = None) -> None:
 
 def flow_tables(tiny):
     runs, repeats = (cases.TINY_FLOWS, 1) if tiny else (cases.FLOWS, 5)
-    rows = _table("Flow from unbalanced starts", [flow_table.against_targets(case, repeats) for case in runs])
+    rows = _table(
+        "Flow from unbalanced starts", [flow_table.against_targets(case, repeats) for case in runs]
+    )
     if not tiny:
         print(flow_table.memory(max(runs, key=lambda case: case.target)))
     small, repeats = (runs, 1) if tiny else (runs[:2], 2)
-    return rows + _table("Flow against scipy", [flow_table.against_scipy(case, repeats, CAP) for case in small])
+    return rows + _table(
+        "Flow against scipy", [flow_table.against_scipy(case, repeats, CAP) for case in small]
+    )
 
 
 def model_tables(tiny):
@@ -48,11 +57,20 @@ def model_tables(tiny):
 
 def descent_tables(tiny):
     batches, steps, repeats = (cases.TINY_BATCHES, 100, 1) if tiny else (cases.BATCHES, 10_000, 5)
-    rows = _table("One step of gradient descent", [descent_table.against_peers(batch, repeats) for batch in batches])
-    rows += _table("Several outputs", [descent_table.several_outputs(batch, repeats) for batch in batches])
-    return rows + _table("Recording and the theorem's rule", [
-        *(descent_table.recording(batch, steps, repeats) for batch in batches),
-        descent_table.theorem_rule(20 * steps, repeats)])
+    rows = _table(
+        "One step of gradient descent",
+        [descent_table.against_peers(batch, repeats) for batch in batches],
+    )
+    rows += _table(
+        "Several outputs", [descent_table.several_outputs(batch, repeats) for batch in batches]
+    )
+    return rows + _table(
+        "Recording and the theorem's rule",
+        [
+            *(descent_table.recording(batch, steps, repeats) for batch in batches),
+            descent_table.theorem_rule(20 * steps, repeats),
+        ],
+    )
 
 
 def compression_tables(tiny):
@@ -66,8 +84,12 @@ def _table(title, groups):
     return rows
 
 
-TABLES = {"flow": flow_tables, "models": model_tables, "descent": descent_tables,
-          "compression": compression_tables}
+TABLES = {
+    "flow": flow_tables,
+    "models": model_tables,
+    "descent": descent_tables,
+    "compression": compression_tables,
+}
 
 if __name__ == "__main__":
     main()

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import torch
 
-from dlnlib import data, losses
-from dlnlib import networks as initial
+import dlnlib as dl
+from dlnlib import measure
 
 __all__ = ["FlowCase", "FLOWS", "TINY_FLOWS", "Batch", "BATCHES", "TINY_BATCHES"]
 
 
 @dataclass(frozen=True)
 class FlowCase:
-    """Flow of one network, or of several from different starts, to log(1/risk) = until, logistic loss."""
+    """Flow of one network, or of several from different starts, to log(1/risk) = until, logistic
+    loss."""
 
     spec: str
     width: int
@@ -25,13 +26,17 @@ class FlowCase:
 
     @property
     def name(self):
-        return f"{self.spec} L={self.depth} width={self.width}" + (f" x{self.runs[0]}" if self.runs else "")
+        return f"{self.spec} L={self.depth} width={self.width}" + (
+            f" x{self.runs[0]}" if self.runs else ""
+        )
 
     def problem(self):
         """z (n, d) and unbalanced Gaussian weights whose risk is at most l(0)."""
-        z = data.load(self.spec).scaled().z
+        z = dl.load(self.spec).scaled().z
         dims = [z.shape[1]] + [self.width] * (self.depth - 1) + [1]
-        return z, initial.meeting_assumption_2(lambda s: initial.gaussian(dims, s), z, losses.logistic, runs=self.runs)
+        return z, measure.meeting_assumption_2(
+            lambda s: dl.gaussian(dims, s), z, dl.logistic, runs=self.runs
+        )
 
 
 FLOWS = (
@@ -66,11 +71,12 @@ class Batch:
 
     def problem(self):
         """z (n, d) in the unit ball and Gaussian weights, (S, d_{k+1}, d_k) each."""
-        z = data.random_separable(n=self.n, d=self.width).scaled().z
-        return z, initial.gaussian(self.dims, 0, runs=(self.runs,))
+        z = dl.random_separable(n=self.n, d=self.width).scaled().z
+        return z, dl.gaussian(self.dims, 0, runs=(self.runs,))
 
     def traffic(self):
-        """Bytes of all weights, and operations of one step: two sweeps and an update, margins and their transpose."""
+        """Bytes of all weights, and operations of one step: two sweeps and an update, margins and
+        their transpose."""
         parameters = sum(a * b for a, b in zip(self.dims, self.dims[1:], strict=False))
         item = torch.finfo(torch.float64).bits // 8
         return self.runs * parameters * item, self.runs * (6 * parameters + 4 * self.n * self.width)

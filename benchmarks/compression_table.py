@@ -1,4 +1,5 @@
-"""One step of the compressed network against one of the full network that it reproduces: Y23, orthogonal start."""
+"""One step of the compressed network against one of the full network that it reproduces: Y23,
+orthogonal start."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+import dlnlib as dl
 from benchmarks.measure import clock, compare, product_seconds, versus
-from dlnlib import compression, networks
+from dlnlib import dynamics, theory
 
 __all__ = ["CompressionCase", "CASES", "TINY_CASES", "against_full"]
 
@@ -17,7 +19,8 @@ STEPS = 2000  # of the compressed network in one timing; about 0.1 s
 
 @dataclass(frozen=True)
 class CompressionCase:
-    """L layers of one width, a target of some rank; as many outputs as inputs (case (a)) or as the rank (case (b))."""
+    """L layers of one width, a target of some rank; as many outputs as inputs (case (a)) or as the
+    rank (case (b))."""
 
     width: int
     rank: int
@@ -29,14 +32,16 @@ class CompressionCase:
 
     @property
     def name(self):
-        return f"compressed step, d={self.width} r={self.rank} L={self.depth}, {self.outputs} outputs"
+        return (
+            f"compressed step, d={self.width} r={self.rank} L={self.depth}, {self.outputs} outputs"
+        )
 
     def problem(self):
         """Orthogonal weights, and a target with singular values r, ..., 1."""
-        target = networks.orthogonal([self.width, self.rank], 1)[0]
+        target = dl.orthogonal([self.width, self.rank], 1)[0]
         target = torch.arange(self.rank, 0, -1)[:, None] * target
-        target = networks.orthogonal([self.rank, self.outputs], 2)[0] @ target
-        return networks.orthogonal([self.width] * self.depth + [self.outputs], 0, self.scale), target
+        target = dl.orthogonal([self.rank, self.outputs], 2)[0] @ target
+        return dl.orthogonal([self.width] * self.depth + [self.outputs], 0, self.scale), target
 
     def operations(self):
         """Of one full step: 3 L - 3 products, all but L - 1 of them with `outputs` rows."""
@@ -48,14 +53,18 @@ TINY_CASES = (CompressionCase(9, 2, 3, 9), CompressionCase(9, 2, 3, 2))
 
 
 def against_full(case, repeats):
-    """Seconds a step, compressed against full, by the same code; stops with an error where their layers differ."""
+    """Seconds a step, compressed against full, by the same code; stops with an error where their
+    layers differ."""
     weights, target = case.problem()
-    net = compression.compress(weights, target)
+    net = theory.compress(weights, target)
     _must_agree(case, net, weights, target)
     small, full = ([W[None].clone() for W in layers] for layers in (net.weights, weights))
 
     def seconds(layers, aim, steps):
-        return clock(lambda: compression.advance(layers, aim[None], case.eta, steps, case.decay)) / steps
+        return (
+            clock(lambda: dynamics.advance_target(layers, aim[None], case.eta, steps, case.decay))
+            / steps
+        )
 
     def ours():
         return seconds(small, net.target, STEPS)
@@ -71,12 +80,18 @@ def against_full(case, repeats):
 
 
 def _must_agree(case, net, weights, target, steps=2):
-    """Two steps of each (the remaining singular value too): the full layers must be the restored ones."""
+    """Two steps of each (the remaining singular value too): the full layers must be the restored
+    ones."""
 
     def final(layers, aim):
-        return compression.descend_target(layers, aim, case.eta, steps, case.decay, records=1).final
+        return dynamics.descend_target(layers, aim, case.eta, steps, case.decay, records=1).final
 
     restored = net.restore(final(net.weights, net.target), final(net.rest, net.rest_target))
-    gap = max((a - b).abs().max().item() for a, b in zip(final(weights, target), restored, strict=True))
+    gap = max(
+        (a - b).abs().max().item() for a, b in zip(final(weights, target), restored, strict=True)
+    )
     if not gap <= AGREEMENT:
-        raise SystemExit(f"{case.name}: compressed and full layers differ by {gap:.1e}, needed at most {AGREEMENT:.0e}")
+        raise SystemExit(
+            f"{case.name}: compressed and full layers differ by {gap:.1e}, needed at most "
+            f"{AGREEMENT:.0e}"
+        )

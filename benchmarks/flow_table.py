@@ -1,4 +1,5 @@
-"""The flow to log(1/risk) = 1e9: seconds against targets, and against scipy's stiff solvers at small sizes."""
+"""The flow to log(1/risk) = 1e9: seconds against targets, and against scipy's stiff solvers at
+small sizes."""
 
 from __future__ import annotations
 
@@ -7,14 +8,15 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import torch
 
+import dlnlib as dl
 from benchmarks.measure import clock, compare, versus
-from dlnlib import flow, losses, networks
-from dlnlib.gradients import above, layer_gradients
-from dlnlib.tangent import flatten, unflatten
+from dlnlib.losses.gradients import layer_gradients
+from dlnlib.networks.product import flatten, products_above, unflatten
 
 __all__ = ["against_targets", "against_scipy", "memory"]
 
@@ -24,30 +26,39 @@ def against_targets(case, repeats):
     z, weights = case.problem()
 
     def ours():
-        flow.follow(weights, z, losses.logistic, until=case.until)
+        dl.flow(weights, z, dl.logistic, until=case.until)
 
     ours()
-    return [versus(case.name, _sizes(case, z), [clock(ours) for _ in range(repeats)], "target", case.target)]
+    return [
+        versus(
+            case.name, _sizes(case, z), [clock(ours) for _ in range(repeats)], "target", case.target
+        )
+    ]
 
 
 def against_scipy(case, repeats, cap):
-    """BDF and Radau on the unit sphere, clock log ||theta||, with and without Jacobian; stopped after `cap` seconds."""
+    """BDF and Radau on the unit sphere, clock log ||theta||, with and without Jacobian; stopped
+    after `cap` seconds."""
     z, weights = case.problem()
 
     def ours():
-        flow.follow(weights, z, losses.logistic, until=case.until)
+        dl.flow(weights, z, dl.logistic, until=case.until)
 
     ours()
-    peers = {f"scipy {method}{', own Jacobian' if exact else ''} (cap {cap:g} s)":
-             lambda method=method, exact=exact: _scipy_seconds(z, weights, method, exact, case.until, cap)
-             for method in ("BDF", "Radau") for exact in (False, True)}
+    peers = {}
+    for method in ("BDF", "Radau"):
+        for exact in (False, True):
+            name = f"scipy {method}{', own Jacobian' if exact else ''} (cap {cap:g} s)"
+            peers[name] = partial(_scipy_seconds, z, weights, method, exact, case.until, cap)
     return compare(case.name, _sizes(case, z), lambda: clock(ours), peers, repeats)
 
 
 def memory(case):
     """A line: peak memory of a process that does nothing but this run."""
-    work = ("from benchmarks.cases import FlowCase; from dlnlib import flow, losses;"
-            f"z, weights = {case!r}.problem(); flow.follow(weights, z, losses.logistic, until={case.until})")
+    work = (
+        "import dlnlib as dl; from benchmarks.cases import FlowCase;"
+        f"z, weights = {case!r}.problem(); dl.flow(weights, z, dl.logistic, until={case.until})"
+    )
     subprocess.run([sys.executable, "-c", work], check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return f"peak memory of {case.name}, with Python, torch and Numba: {peak:.0f} MB"
@@ -58,7 +69,8 @@ def _sizes(case, z):
 
 
 def _scipy_seconds(z, weights, method, exact, until, cap):
-    """Seconds that scipy takes, infinity beyond the cap. Margins are r^L m(phi), so that float64 suffices."""
+    """Seconds that scipy takes, infinity beyond the cap. Margins are r^L m(phi), so that float64
+    suffices."""
     from scipy.integrate import solve_ivp
 
     dims = [W.shape[-1] for W in weights] + [1]
@@ -67,8 +79,8 @@ def _scipy_seconds(z, weights, method, exact, until, cap):
 
     def velocity(s, phi):
         layers = unflatten(phi, dims)
-        rows = above(layers)
-        p = torch.softmax(losses.logistic.log_slopes(torch.exp(depth * s) * (z @ rows[0][0])), dim=0)
+        rows = products_above(layers)
+        p = torch.softmax(dl.logistic.log_slopes(torch.exp(depth * s) * (z @ rows[0][0])), dim=0)
         g = torch.cat([G.flatten() for G in layer_gradients(layers, (p @ z)[None], rows)])
         return g / (g @ phi) - phi
 
@@ -78,11 +90,13 @@ def _scipy_seconds(z, weights, method, exact, until, cap):
         return velocity(torch.tensor(s), torch.from_numpy(phi)).numpy()
 
     def jacobian(s, phi):
-        return torch.func.jacrev(velocity, argnums=1)(torch.tensor(s), torch.from_numpy(phi)).numpy()
+        return torch.func.jacrev(velocity, argnums=1)(
+            torch.tensor(s), torch.from_numpy(phi)
+        ).numpy()
 
     def reached(s, phi):
-        m = math.exp(depth * s) * networks.margins(unflatten(torch.from_numpy(phi), dims), z)
-        return math.log(max(-losses.logistic.log_risk(m).item(), 1e-3) / until)
+        m = math.exp(depth * s) * dl.margins(unflatten(torch.from_numpy(phi), dims), z)
+        return math.log(max(-dl.logistic.log_risk(m).item(), 1e-3) / until)
 
     reached.terminal = True
     norm = start.norm().item()
@@ -90,7 +104,16 @@ def _scipy_seconds(z, weights, method, exact, until, cap):
     options = {"jac": jacobian} if exact else {}
     began = time.process_time()
     try:
-        found = solve_ivp(plain, span, (start / norm).numpy(), method, events=reached, rtol=1e-6, atol=1e-9, **options)
+        found = solve_ivp(
+            plain,
+            span,
+            (start / norm).numpy(),
+            method,
+            events=reached,
+            rtol=1e-6,
+            atol=1e-9,
+            **options,
+        )
     except (TimeoutError, np.linalg.LinAlgError, ValueError):
         return math.inf
     return time.process_time() - began if found.status == 1 else math.inf

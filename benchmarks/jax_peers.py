@@ -1,4 +1,5 @@
-"""The same steps in JAX, compiled whole by jit(lax.scan): with its own gradient, and with the closed form."""
+"""The same steps in JAX, compiled whole by jit(lax.scan): with its own gradient, and with the
+closed form."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ def _risk(layers, z):
 
 
 def _gradient(layers, z):
-    """Closed form for one network: two chains of matrix-vector products, an outer product a layer."""
+    """Closed form for one network: two chains of matrix-vector products, an outer product a
+    layer."""
     rows = [jnp.ones(1)]
     for W in reversed(layers):
         rows.append(rows[-1] @ W)
@@ -50,7 +52,9 @@ def _compiled(gradient, eta, steps):
 
 def _run(gradient, z, weights, eta, steps):
     with jax.enable_x64(True):
-        layers = _compiled(gradient, eta, steps)([jnp.asarray(W.numpy()) for W in weights], jnp.asarray(z.numpy()))
+        layers = _compiled(gradient, eta, steps)(
+            [jnp.asarray(W.numpy()) for W in weights], jnp.asarray(z.numpy())
+        )
         return [torch.from_numpy(np.array(W)) for W in jax.block_until_ready(layers)]
 
 

@@ -12,12 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["Row", "compare", "versus", "copy_seconds", "product_seconds", "clock", "print_table", "write_rows"]
+__all__ = [
+    "Row",
+    "compare",
+    "versus",
+    "copy_seconds",
+    "product_seconds",
+    "clock",
+    "print_table",
+    "write_rows",
+]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. Seconds are medians; `ratio` is the median of peer over ours, `spread` its least and largest."""
+    """One comparison. Seconds are medians; `ratio` is the median of peer over ours, `spread` its
+    least and largest."""
 
     name: str
     sizes: dict
@@ -29,17 +39,19 @@ class Row:
 
 
 def clock(work) -> float:
-    """Seconds of processor time that work() takes: all that is timed here has one thread, and a busy machine no say."""
+    """Seconds of processor time that work() takes: all that is timed here has one thread, and a
+    busy machine no say."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def compare(name, sizes, ours, peers, repeats) -> list[Row]:
-    """Rows of ours against each peer: {peer: function -> seconds}, or None where it is not installed.
+    """Rows of ours against each peer: {peer: function -> seconds}, or None where it is not
+    installed.
 
-    All of them run once in every repeat, one after the other, so that a busy machine slows them alike; the ratio
-    is taken within a repeat. A peer may return infinity: it did not finish.
+    All of them run once in every repeat, one after the other, so that a busy machine slows them
+    alike; the ratio is taken within a repeat. A peer may return infinity: it did not finish.
     """
     times = {peer: [] for peer in peers}
     own = []
@@ -51,7 +63,8 @@ def compare(name, sizes, ours, peers, repeats) -> list[Row]:
 
 
 def versus(name, sizes, own: list[float], peer: str, seconds: float) -> Row:
-    """A row against a fixed number of seconds: a target, or the time that the machine's limits allow."""
+    """A row against a fixed number of seconds: a target, or the time that the machine's limits
+    allow."""
     return _row(name, sizes, own, peer, [seconds] * len(own))
 
 
@@ -60,8 +73,15 @@ def _row(name, sizes, own, peer, seconds) -> Row:
     if seconds[0] is None:
         return Row(name, sizes, middle, f"{peer}: not installed", None, None, None)
     ratios = [b / a for a, b in zip(own, seconds, strict=True)]
-    return Row(name, sizes, middle, peer, statistics.median(seconds), statistics.median(ratios),
-               (min(ratios), max(ratios)))
+    return Row(
+        name,
+        sizes,
+        middle,
+        peer,
+        statistics.median(seconds),
+        statistics.median(ratios),
+        (min(ratios), max(ratios)),
+    )
 
 
 def copy_seconds(size: int) -> float:
@@ -78,14 +98,17 @@ def copy_seconds(size: int) -> float:
 
 
 def product_seconds(operations: float, width: int = 512) -> float:
-    """Seconds that so many operations take at the rate of a width x width matrix product: best of 10."""
+    """Seconds that so many operations take at the rate of a width x width matrix product: best of
+    10."""
     a = np.random.default_rng(0).standard_normal((width, width))
     return operations / (2 * width**3) * min(clock(lambda: a @ a) for _ in range(10))
 
 
 def print_table(title: str, rows: list[Row]) -> None:
     """Ours, peer, and the ratio peer over ours as least, median, largest."""
-    print(f"\n{title}\n{'':34s}{'ours':>11s}  {'peer':42s}{'':>11s}  {'ratio':>8s}  (least - largest)")
+    print(
+        f"\n{title}\n{'':34s}{'ours':>11s}  {'peer':42s}{'':>11s}  {'ratio':>8s}  (least - largest)"
+    )
     last = None
     for row in rows:
         label, last = (row.name if row.name != last else ""), row.name
@@ -104,14 +127,22 @@ def _seconds(value: float) -> str:
 
 
 def write_rows(rows: list[Row], path: Path) -> None:
-    """All rows as a JSON list, whole or not at all; infinite times (a peer did not finish) become null."""
+    """All rows as a JSON list, whole or not at all; infinite times (a peer did not finish) become
+    null."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps([_finite(asdict(row)) for row in rows], indent=1, allow_nan=False) + "\n")
+    draft.write_text(
+        json.dumps([_finite(asdict(row)) for row in rows], indent=1, allow_nan=False) + "\n"
+    )
     draft.replace(path)
 
 
 def _finite(row: dict) -> dict:
     if row["peer_seconds"] is None or math.isfinite(row["peer_seconds"]):
         return row
-    return row | {"peer_seconds": None, "ratio": None, "spread": None, "peer": f"{row['peer']}: did not finish"}
+    return row | {
+        "peer_seconds": None,
+        "ratio": None,
+        "spread": None,
+        "peer": f"{row['peer']}: did not finish",
+    }

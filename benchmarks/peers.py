@@ -1,4 +1,5 @@
-"""What else computes the same steps: each peer is a function (z, weights, eta, steps) -> weights, logistic loss."""
+"""What else computes the same steps: each peer is a function (z, weights, eta, steps) -> weights,
+logistic loss."""
 
 from __future__ import annotations
 

@@ -1,23 +1,19 @@
-"""Exact, fast experiments on deep linear networks: weights, dynamics, metrics, theory and verdicts.
+"""Exact, fast experiments on deep linear networks: data, networks, losses, dynamics, measures,
+theory and verdicts.
 
-Data flows one way: data, weights, dynamics, trajectory, metrics, verdict. Each module holds one idea; import the
-module you need (`from dlnlib import flow, theory`) and read its docstring first. The rooms:
+    import dlnlib as dl
 
-data        data, dataset, families, readers
-networks    networks (matrices), structured (a linear space of them), models, feedforward (any margin function)
-losses      losses (of a margin), outputs (of several scores)
-dynamics    flow, modelflow (gradient flow); descent, outputs, modeldescent, stochastic, rules, steepest (steps);
-            recording, trajectory; gradients, tangent; kernels/ (compiled)
-metrics     metrics, features, patterns, invariants, kkt, rates
-theory      the maximum margin: margin, offset, linalg, theory, forecast
-            alignment: manyoutputs, aligned, modes, response; of structured layers: frames, departure, factorisation
-            parsimony: compression, singular, leakage, completion
-            homogeneous networks: homogeneous, directions, tail, nearhomogeneous; other norms: geometric, quasinorms,
-            potential, pace
-verdicts    verdict, attempt, schema, views, claims, ledger
-the book    notebooks, parameters, run, execute, keeper, publish, page, plots, cli; errors
+    data = dl.load("digits:0,1")
+    run = dl.flow(dl.gaussian([data.d, 4, 1], seed=0), data.scaled().z, dl.logistic, until=1e6)
+    dl.rank_one_gap(run.final[0])
+
+About sixty names stand at this face (`__init__.pyi` lists them); the others are in the packages, in
+the order in which data go: `data`, `networks`, `losses`, `measure`; `dynamics` and `theory`, which
+do not know each other; `verdict` and `book`, which know no torch. Everything is loaded when it is
+first used.
 """
 
-from __future__ import annotations
+import lazy_loader
 
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = "0.2.0"

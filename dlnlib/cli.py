@@ -1,6 +1,7 @@
 """The command `dlnlib`: list the chapters, run one, print the ledger.
 
-Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or bad input; 3 hypotheses not met.
+Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or bad input; 3
+hypotheses not met.
 """
 
 from __future__ import annotations
@@ -12,11 +13,19 @@ import sys
 import warnings
 from pathlib import Path
 
+from dlnlib import __version__
+from dlnlib.book.chapters import chapter, find_book, pages, parse
+from dlnlib.book.execute import ChapterFailed
+from dlnlib.book.run import run
 from dlnlib.errors import BadInput, BadParameter, DlnError, HypothesisNotMet, shortened
+from dlnlib.verdict.ledger import exit_status, load, summary, table
 
 __all__ = ["main"]
 
-EPILOG = "exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or input; 3 hypotheses not met"
+EPILOG = (
+    "exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or input; 3 "
+    "hypotheses not met"
+)
 LONGEST = 2000  # characters of a message
 
 
@@ -35,12 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
         status = 128 + (err.args[0] if isinstance(err, Stopped) else signal.SIGINT)
         _complain("interrupted; nothing was written", status)
         if as_program:
-            os._exit(status)  # at once: a thread may still be waiting for the kernel that was killed
+            # at once: a thread may still be waiting for the kernel that was killed
+            os._exit(status)
         return status
 
 
 def _own_process() -> None:
-    """What concerns the whole process, and so only the command itself: signals, warnings, missing standard streams."""
+    """What concerns the whole process, and so only the command itself: signals, warnings, missing
+    standard streams."""
 
     def stop(number, frame):
         raise Stopped(number)
@@ -76,12 +87,15 @@ def _main(arguments: list[str] | None) -> int:
     except Exception as err:
         if os.environ.get("DLNLIB_TRACEBACK"):
             raise
-        return _complain(f"a defect: {type(err).__name__}: {err} (DLNLIB_TRACEBACK=1 shows where)", 1)
+        return _complain(
+            f"a defect: {type(err).__name__}: {err} (DLNLIB_TRACEBACK=1 shows where)", 1
+        )
     return _print(text, status)
 
 
 def _print(text: str | None, status: int) -> int:
-    """Print to standard output, closed, full or narrow as it may be; returns the status that is left.
+    """Print to standard output, closed, full or narrow as it may be; returns the status that is
+    left.
 
     A reader who had enough of a pipe changes nothing: what was refuted stays so.
     """
@@ -111,55 +125,83 @@ def _give_up_output() -> None:
 
 def _complain(message: str, status: int) -> int:
     try:
-        print(f"dlnlib: {shortened(' '.join(message.split()), LONGEST)}", file=sys.stderr, flush=True)
+        print(
+            f"dlnlib: {shortened(' '.join(message.split()), LONGEST)}", file=sys.stderr, flush=True
+        )
     except (OSError, ValueError):  # nobody listens there either
         pass
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    from dlnlib import __version__
-
-    parser = argparse.ArgumentParser("dlnlib", description="Theorems on deep linear networks, run.", epilog=EPILOG)
+    parser = argparse.ArgumentParser(
+        "dlnlib", description="Theorems on deep linear networks, run.", epilog=EPILOG
+    )
     parser.add_argument("--version", action="version", version=f"dlnlib {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     book = argparse.ArgumentParser(add_help=False)
-    book.add_argument("--book", metavar="DIR", help="the book (default: the one here, else the one beside the package)")
+    book.add_argument(
+        "--book",
+        metavar="DIR",
+        help="the book (default: the one here, else the one beside the package)",
+    )
 
     listing = commands.add_parser(
-        "list", help="the chapters, their claims, and their parameters with defaults and ranges", parents=[book]
+        "list",
+        help="the chapters, their claims, and their parameters with defaults and ranges",
+        parents=[book],
     )
     listing.set_defaults(action=_list)
 
-    run = commands.add_parser(
-        "run", help="run one chapter with your parameters or data", epilog=EPILOG, parents=[book],
-        description="Run one chapter. Leaves CHAPTER.ipynb, CHAPTER.html and verdicts.json in DIR, or nothing at all.",
-    )  # fmt: skip
-    run.add_argument("chapter", metavar="CHAPTER", help="a name that `dlnlib list` prints")
-    run.add_argument(
-        "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], help="set a parameter (repeatable)"
+    running = commands.add_parser(
+        "run",
+        help="run one chapter with your parameters or data",
+        epilog=EPILOG,
+        parents=[book],
+        description=(
+            "Run one chapter. Leaves CHAPTER.ipynb, CHAPTER.html and verdicts.json in DIR, or "
+            "nothing at all."
+        ),
     )
-    run.add_argument(
-        "--data", metavar="NAME|FILE", help="data by name (digits:3,8, iris+1, ...) or a .npz or .csv file"
+    running.add_argument("chapter", metavar="CHAPTER", help="a name that `dlnlib list` prints")
+    running.add_argument(
+        "-p",
+        dest="parameters",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="set a parameter (repeatable)",
     )
-    run.add_argument("-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)")
-    run.set_defaults(action=_run)
+    running.add_argument(
+        "--data",
+        metavar="NAME|FILE",
+        help="data by name (digits:3,8, iris+1, ...) or a .npz or .csv file",
+    )
+    running.add_argument(
+        "-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)"
+    )
+    running.set_defaults(action=_run)
 
-    ledger = commands.add_parser(
-        "ledger", help="all claims and verdicts of a built book or of a run", epilog=EPILOG, parents=[book]
+    looking = commands.add_parser(
+        "ledger",
+        help="all claims and verdicts of a built book or of a run",
+        epilog=EPILOG,
+        parents=[book],
     )
-    ledger.add_argument(
-        "path", nargs="?", type=Path, metavar="PATH",
+    looking.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        metavar="PATH",
         help="claims.json, verdicts.json, or a folder with one (default: the built book)",
-    )  # fmt: skip
-    ledger.set_defaults(action=_ledger)
+    )
+    looking.set_defaults(action=_ledger)
     return parser
 
 
 def _list(options) -> tuple[str, int]:
-    """Every chapter that can be read; those that cannot are named on standard error, one line each."""
-    from dlnlib.notebooks import find_book, pages, parse
-
+    """Every chapter that can be read; those that cannot are named on standard error, one line
+    each."""
     root, blocks, status = find_book(options.book), [], 0
     for path in pages(root):
         try:
@@ -175,15 +217,13 @@ def _description(chapter) -> str:
         words = parameter.comment
         if not words.startswith(parameter.allowed):
             words = f"{parameter.allowed}: {words}"
-        lines.append((f"  -p {parameter.name}={parameter.default}".ljust(28) + f"  {words}").rstrip())
+        lines.append(
+            (f"  -p {parameter.name}={parameter.default}".ljust(28) + f"  {words}").rstrip()
+        )
     return "\n".join(lines + [f"  requires {relation}" for relation in chapter.requires])
 
 
 def _run(options) -> tuple[str, int]:
-    from dlnlib.ledger import exit_status, table
-    from dlnlib.notebooks import chapter, find_book
-    from dlnlib.run import ChapterFailed, run
-
     given = _given(options)
     chosen = chapter(options.chapter, find_book(options.book))
     out = f"{chosen.name}-run" if options.out is None else options.out
@@ -211,9 +251,6 @@ def _given(options) -> dict[str, str]:
 
 
 def _ledger(options) -> tuple[str, int]:
-    from dlnlib.ledger import exit_status, load, summary, table
-    from dlnlib.notebooks import find_book
-
     entries = load(options.path or find_book(options.book) / "_build" / "html")
     return f"{table(entries)}\n\n{summary(entries)}".rstrip(), exit_status(entries)
 

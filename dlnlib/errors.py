@@ -1,7 +1,7 @@
 """Named errors: every message says the value found, the value needed, and what to do, in one line.
 
-`BadInput` is what a user typed or handed in wrongly (exit status 2 of the command line); `HypothesisNotMet` is sound
-input about which the theorem says nothing (exit status 3).
+`BadInput` is what a user typed or handed in wrongly (exit status 2 of the command line);
+`HypothesisNotMet` is sound input about which the theorem says nothing (exit status 3).
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class HypothesisNotMet(DlnError):
 
 
 class NotSeparable(HypothesisNotMet):
-    """No w has <w, z_i> > 0 for all i; `certificate` is a convex combination a of the rows with z^T a = 0."""
+    """No w has <w, z_i> > 0 for all i; `certificate` is a convex combination a of the rows with z^T
+    a = 0."""
 
     def __init__(self, message: str, certificate=None):
         super().__init__(message)
@@ -102,4 +103,5 @@ class StepRuleViolated(DlnError):
 
 
 class NotCertified(DlnError):
-    """A reference solution whose certificate did not reach the accuracy it must have: nothing can be decided."""
+    """A reference solution whose certificate did not reach the accuracy it must have: nothing can
+    be decided."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-# One start of the browser for all pages: each is opened in a frame, which says what it holds when MathJax has ended.
-# The frames are hidden: typesetting needs no layout, which takes longer than the typesetting.
+# One start of the browser for all pages: each is opened in a frame, which says what it holds when
+# MathJax has ended. The frames are hidden: typesetting needs no layout, which takes longer than the
+# typesetting.
 COUNTS = """<!DOCTYPE html>
 <body><script>
 (async () => {
@@ -36,13 +37,21 @@ COUNTS = """<!DOCTYPE html>
 
 
 def mathematics(pages: list[Path], folder: Path) -> list[list[int]]:
-    """How many formulas a headless browser shows on each page and how many errors, with the network switched off."""
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    """How many formulas a headless browser shows on each page and how many errors, with the network
+    switched off."""
+    browser = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if browser is None:
         pytest.skip("no chromium on this machine: the rendering of mathematics is not checked")
     frames = folder / "frames.html"
-    frames.write_text(COUNTS.replace("PAGES", json.dumps([page.resolve().as_uri() for page in pages])))
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    frames.write_text(
+        COUNTS.replace("PAGES", json.dumps([page.resolve().as_uri() for page in pages]))
+    )
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+        "--disable-background-networking"
+    )
     flags += " --disable-component-update --disable-sync --virtual-time-budget=20000 --dump-dom"
     flags += " --proxy-server=127.0.0.1:9"  # nothing listens there
     flags += " --allow-file-access-from-files"  # the frames are read from the page around them
@@ -54,7 +63,9 @@ def mathematics(pages: list[Path], folder: Path) -> list[list[int]]:
 def not_typeset(pages: list[Path], folder: Path) -> list[str]:
     """The names of those of these pages that show an error or not every formula."""
     counts = mathematics(pages, folder)
-    written = [len(re.findall(r'class="math[ "]', page.read_text(encoding="utf-8"))) for page in pages]
+    written = [
+        len(re.findall(r'class="math[ "]', page.read_text(encoding="utf-8"))) for page in pages
+    ]
     return [
         page.name
         for page, number, (typeset, errors) in zip(pages, written, counts, strict=True)

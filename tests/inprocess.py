@@ -1,7 +1,8 @@
 """Chapters run inside a process that has already loaded the library, each run in a fork of its own.
 
-A kernel costs three seconds before its first line; a steady table of hundreds of runs cannot pay that. The cells are
-the chapter's own, in their order, with the parameters put in behind the parameters cell as papermill does.
+A kernel costs three seconds before its first line; a steady table of hundreds of runs cannot pay
+that. The cells are the chapter's own, in their order, with the parameters put in behind the
+parameters cell as papermill does.
 """
 
 from __future__ import annotations
@@ -19,17 +20,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlnlib import errors
+from dlnlib.book.chapters import Chapter, convert
 from dlnlib.errors import DlnError
-from dlnlib.notebooks import Chapter, convert
 
 __all__ = ["Outcome", "forked", "run", "warm"]
 
-LIMIT = 300  # seconds of processor time after which a run is ended: what else the machine does is not its fault
+# seconds of processor time after which a run is ended: what else the machine does is not its fault
+LIMIT = 300
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run ended: verdicts as data with their texts, and the error that stopped it, if one did."""
+    """How one run ended: verdicts as data with their texts, and the error that stopped it, if one
+    did."""
 
     verdicts: list[dict] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -38,7 +41,8 @@ class Outcome:
 
     @property
     def status(self) -> str:
-        """`no verdict`, `crash`, `stopped` (an error of the library's own), or the worst status of the verdicts."""
+        """`no verdict`, `crash`, `stopped` (an error of the library's own), or the worst status of
+        the verdicts."""
         if self.error:
             known = getattr(errors, self.error.partition(":")[0], None)
             if known and issubclass(known, errors.HypothesisNotMet):
@@ -56,13 +60,14 @@ def warm() -> None:
     import scipy.optimize  # noqa: F401
     import sklearn.datasets  # noqa: F401
 
-    import dlnlib.flow
-    import dlnlib.plots  # noqa: F401
+    import dlnlib.book.plots
+    import dlnlib.dynamics
+    import dlnlib.theory  # noqa: F401
 
 
 def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
     """Run a chapter's cells here and now; never raises for what the chapter does."""
-    from dlnlib.verdict import Verdict, unreached
+    from dlnlib.verdict.verdict import Verdict, unreached
 
     shown: list = []
     names: dict = {"__name__": "__main__"}
@@ -76,8 +81,12 @@ def run(chapter: Chapter, values: Mapping[str, object]) -> Outcome:
                 error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             else:  # as `dlnlib run` does
                 known = {verdict.claim.id for verdict in shown if isinstance(verdict, Verdict)}
-                shown += unreached([name for name in chapter.claims if name not in known], values, problem)
-        except BaseException as problem:  # also SystemExit: nothing a chapter does may end the table
+                shown += unreached(
+                    [name for name in chapter.claims if name not in known], values, problem
+                )
+        except (
+            BaseException
+        ) as problem:  # also SystemExit: nothing a chapter does may end the table
             error = f"{type(problem).__name__}: {' '.join(str(problem).split())}"
             if os.environ.get("DLNLIB_TRACEBACK"):
                 import traceback
@@ -134,8 +143,11 @@ class _Displays:
         sys.stdout = self.out
 
 
-def forked(chapter: Chapter, values: Mapping[str, object], prepare: Callable[[], None] | None = None) -> Outcome:
-    """`run` in a fork of this process, after `prepare()`; a run that lasts too long or dies is an outcome as well."""
+def forked(
+    chapter: Chapter, values: Mapping[str, object], prepare: Callable[[], None] | None = None
+) -> Outcome:
+    """`run` in a fork of this process, after `prepare()`; a run that lasts too long or dies is an
+    outcome as well."""
     with tempfile.NamedTemporaryFile("r", suffix=".json") as file:
         child = os.fork()
         if child == 0:
@@ -145,11 +157,15 @@ def forked(chapter: Chapter, values: Mapping[str, object], prepare: Callable[[],
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
         return Outcome(error=f"TooSlow: more than {LIMIT} s", seconds=LIMIT)
     if not text:
-        return Outcome(error=f"Died: status {status}", seconds=round(used.ru_utime + used.ru_stime, 1))
+        return Outcome(
+            error=f"Died: status {status}", seconds=round(used.ru_utime + used.ru_stime, 1)
+        )
     return Outcome(**json.loads(text))
 
 
-def _child(chapter: Chapter, values: Mapping[str, object], prepare: Callable[[], None] | None, path: str) -> None:
+def _child(
+    chapter: Chapter, values: Mapping[str, object], prepare: Callable[[], None] | None, path: str
+) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 5))

@@ -1,8 +1,10 @@
-"""Reference notebooks: each chapter's code with the stable text of its verdicts, and nothing else, as expected output.
+"""Reference notebooks: each chapter's code with the stable text of its verdicts, and nothing else,
+as expected output.
 
-`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The measured numbers
-lie beside each notebook in a JSON file, by cell, and are compared as numbers (`numbers_within.py`). Written by
-`make reference`, which runs every chapter at its defaults; `python tests/make_reference.py NAME ...` writes some only.
+`nbval` runs them; cells that show a verdict are compared strictly, all others only have to run. The
+measured numbers lie beside each notebook in a JSON file, by cell, and are compared as numbers
+(`numbers_within.py`). Written by `make reference`, which runs every chapter at its defaults;
+`python tests/make_reference.py NAME ...` writes some only.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from pathlib import Path
 import nbformat
 from numbers_within import record
 
+from dlnlib.book.chapters import Chapter, chapters, convert
+from dlnlib.book.execute import ChapterFailed, execute
 from dlnlib.errors import DlnError
-from dlnlib.ledger import gather
-from dlnlib.notebooks import Chapter, chapters, convert
-from dlnlib.run import ChapterFailed, execute
-from dlnlib.verdict import MIME
+from dlnlib.verdict.ledger import gather
+from dlnlib.verdict.verdict import MIME
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "tests" / "reference"
@@ -37,7 +39,9 @@ def reference(executed):
         shown = [output for output in cell.outputs if MIME in output.get("data", {})]
         kept = [_text_only(output) for output in cell.outputs if "data" in output] if shown else []
         tag = "nbval-check-output" if shown else "nbval-ignore-output"
-        new = nbformat.v4.new_code_cell(cell.source, outputs=kept, metadata={"tags": [tag]}, id=f"cell-{number}")
+        new = nbformat.v4.new_code_cell(
+            cell.source, outputs=kept, metadata={"tags": [tag]}, id=f"cell-{number}"
+        )
         new.execution_count = number + 1  # nbval refuses outputs of a cell that was never run
         made.cells.append(new)
     return made
@@ -52,7 +56,9 @@ def _text_only(output):
 def measured(executed) -> dict[str, list[dict]]:
     """The measured numbers of each cell that shows a verdict, by the cell's id in the reference."""
     code = [cell for cell in executed.cells if cell.cell_type == "code"]
-    found = {f"cell-{number}": record(gather({"cells": [cell]})) for number, cell in enumerate(code)}
+    found = {
+        f"cell-{number}": record(gather({"cells": [cell]})) for number, cell in enumerate(code)
+    }
     return {name: entries for name, entries in found.items() if entries}
 
 
@@ -70,7 +76,9 @@ def outdated(found: list[Chapter], folder: Path) -> list[str]:
     stale = []
     for chapter in found:
         file = folder / f"{chapter.name}.ipynb"
-        if not file.is_file() or sources(nbformat.read(file, as_version=4)) != sources(convert(chapter.path)):
+        if not file.is_file() or sources(nbformat.read(file, as_version=4)) != sources(
+            convert(chapter.path)
+        ):
             stale.append(chapter.name)
     names = {chapter.name for chapter in found}
     return stale + [file.stem for file in sorted(folder.glob("*.ipynb")) if file.stem not in names]

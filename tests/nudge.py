@@ -2,10 +2,10 @@
 
     python tests/nudge.py [CHAPTER ...] [--nudge NAME ...] [--jobs N]        (make nudge: all of it)
 
-Each run is compared with the chapter's reference: the texts of its verdicts must be equal, and each measured number
-must stay within its own allowance. The table `tests/nudges.csv` (chapter x nudge) is resumable like the steady one.
-Nudges that are made by an environment variable run in processes of their own; those that this processor cannot do are
-named and left out.
+Each run is compared with the chapter's reference: the texts of its verdicts must be equal, and each
+measured number must stay within its own allowance. The table `tests/nudges.csv` (chapter x nudge)
+is resumable like the steady one. Nudges that are made by an environment variable run in processes
+of their own; those that this processor cannot do are named and left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from make_reference import FOLDER  # noqa: E402
 from numbers_within import moved, record  # noqa: E402
 from results_table import Table, code, codes  # noqa: E402
 
-from dlnlib.notebooks import Chapter, chapters  # noqa: E402
+from dlnlib.book.chapters import Chapter, chapters  # noqa: E402
 
 COLUMNS = ("chapter", "code", "nudge", "result", "seconds", "difference")
 TABLE = Table(ROOT / "tests" / "nudges.csv", COLUMNS, key=("chapter", "nudge"))
@@ -40,7 +40,8 @@ ULP = 2e-16  # as the sum 1 + 2e-16 k is rounded: k units in the last place
 
 @dataclass(frozen=True)
 class Nudge:
-    """One disturbance: what to change in the process before the chapter, and in its environment before it starts."""
+    """One disturbance: what to change in the process before the chapter, and in its environment
+    before it starts."""
 
     name: str
     prepare: Callable[[], None] | None = None
@@ -54,29 +55,37 @@ def scaled_starts(k: int) -> Callable[[], None]:
     def prepare() -> None:
         import torch
 
+        import dlnlib
         from dlnlib import networks
 
         def disturbed(draw):
             def drawn(*args, **kwargs):
                 made = draw(*args, **kwargs)
-                return [W * (1 + ULP * k) for W in made] if isinstance(made, list) else made * (1 + ULP * k)
+                return (
+                    [W * (1 + ULP * k) for W in made]
+                    if isinstance(made, list)
+                    else made * (1 + ULP * k)
+                )
 
             return drawn
 
         torch.randn = disturbed(torch.randn)
         for name in ("orthogonal", "balanced", "aligned"):  # gaussian starts are draws as they are
-            setattr(networks, name, disturbed(getattr(networks, name)))
+            draw = disturbed(getattr(networks, name))
+            setattr(networks, name, draw)
+            setattr(dlnlib, name, draw)
 
     return prepare
 
 
 def permuted_samples(seed: int) -> Callable[[], None]:
-    """The samples of every data set in another order, which is the order of all sums over samples."""
+    """The samples of every data set in another order, which is the order of all sums over
+    samples."""
 
     def prepare() -> None:
         import torch
 
-        from dlnlib.dataset import Dataset
+        from dlnlib.data import Dataset
 
         def shuffled(self):
             order = torch.randperm(self.n, generator=torch.Generator().manual_seed(seed))
@@ -114,14 +123,18 @@ NUDGES = {
         Nudge("OpenBLAS Skylake-X", None, {"OPENBLAS_CORETYPE": "SkylakeX"}, "avx512f"),
         Nudge("Numba generic", None, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}),
         Nudge(
-            "all generic", scaled_starts(-1),
+            "all generic",
+            scaled_starts(-1),
             {
-                "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE", "OPENBLAS_CORETYPE": "Nehalem",
-                "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "",
+                "ATEN_CPU_CAPABILITY": "default",
+                "MKL_CBWR": "COMPATIBLE",
+                "OPENBLAS_CORETYPE": "Nehalem",
+                "NUMBA_CPU_NAME": "generic",
+                "NUMBA_CPU_FEATURES": "",
             },
         ),
     )
-}  # fmt: skip
+}
 
 
 def possible(nudge: Nudge) -> bool:
@@ -138,11 +151,17 @@ def difference(chapter: Chapter, outcome: Outcome) -> str:
     if outcome.error:
         return outcome.error
     reference = nbformat.read(FOLDER / f"{chapter.name}.ipynb", as_version=4)
-    expected = [line for cell in reference.cells for o in cell.get("outputs", []) for line in _lines(o)]
+    expected = [
+        line for cell in reference.cells for o in cell.get("outputs", []) for line in _lines(o)
+    ]
     found = [line for text in outcome.texts for line in text.splitlines()]
     if len(expected) != len(found):
         return f"{len(found)} lines instead of {len(expected)}"
-    other = [f"{b.strip()} [instead of: {a.strip()}]" for a, b in zip(expected, found, strict=True) if a != b]
+    other = [
+        f"{b.strip()} [instead of: {a.strip()}]"
+        for a, b in zip(expected, found, strict=True)
+        if a != b
+    ]
     recorded = json.loads((FOLDER / f"{chapter.name}.json").read_text(encoding="utf-8"))
     before = [verdict for cell in reference.cells for verdict in recorded.get(cell.id, [])]
     return "; ".join(other + moved(before, record(outcome.verdicts)))
@@ -176,7 +195,9 @@ def worker(names: list[str], nudge: Nudge) -> None:
 def todo(names: list[str], nudges: list[Nudge]) -> list[tuple[Nudge, list[str]]]:
     """For each nudge the chapters whose row is missing or out of date."""
     present = {(row["nudge"], row["chapter"]) for row in TABLE.current(codes(chapters(ROOT)))}
-    missing = [(nudge, [name for name in names if (nudge.name, name) not in present]) for nudge in nudges]
+    missing = [
+        (nudge, [name for name in names if (nudge.name, name) not in present]) for nudge in nudges
+    ]
     return [(nudge, left) for nudge, left in missing if left]
 
 
@@ -188,7 +209,10 @@ def start(nudge: Nudge, names: list[str]) -> int:
 
 def table(names: list[str], nudges: list[Nudge]) -> str:
     """Chapter x nudge: `.` the same, `X` differs, blank not run."""
-    results = {(row["chapter"], row["nudge"]): row["result"] for row in TABLE.current(codes(chapters(ROOT)))}
+    results = {
+        (row["chapter"], row["nudge"]): row["result"]
+        for row in TABLE.current(codes(chapters(ROOT)))
+    }
     signs = {"same": ".", "differs": "X", None: " "}
     width = max(map(len, names))
     lines = [f"{' ' * width}  {i}: {nudge.name}" for i, nudge in enumerate(nudges, 1)]
@@ -202,7 +226,9 @@ def table(names: list[str], nudges: list[Nudge]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER")
-    parser.add_argument("--nudge", action="append", choices=NUDGES, metavar="NAME", help=", ".join(NUDGES))
+    parser.add_argument(
+        "--nudge", action="append", choices=NUDGES, metavar="NAME", help=", ".join(NUDGES)
+    )
     parser.add_argument("--worker", choices=NUDGES, help=argparse.SUPPRESS)
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
@@ -214,7 +240,11 @@ def main() -> int:
     for nudge in asked:
         if nudge not in nudges:
             print(f"left out: {nudge.name} (this processor has no {nudge.needs})")
-    names = [c.name for c in chapters(ROOT) if c.claims and (not options.chapters or c.name in options.chapters)]
+    names = [
+        c.name
+        for c in chapters(ROOT)
+        if c.claims and (not options.chapters or c.name in options.chapters)
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda job: start(*job), todo(names, nudges)))
     print(table(names, nudges))

@@ -1,4 +1,5 @@
-"""Tables of runs as data in the repository: resumable, filled by several processes, out of date when the code is."""
+"""Tables of runs as data in the repository: resumable, filled by several processes, out of date
+when the code is."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlnlib.notebooks import Chapter, convert
+from dlnlib.book.chapters import Chapter, convert
 
 __all__ = ["Table", "code", "codes"]
 
@@ -25,7 +26,12 @@ def code(chapter: Chapter) -> str:
     """
     sources = [cell.source for cell in convert(chapter.path).cells if cell.cell_type == "code"]
     trees = map(ast.parse, sources)
-    said = [ast.unparse(node) for tree in trees for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
+    said = [
+        ast.unparse(node)
+        for tree in trees
+        for node in tree.body
+        if not isinstance(node, ast.Import | ast.ImportFrom)
+    ]
     return hashlib.sha256("\0".join(said).encode()).hexdigest()[:10]
 
 
@@ -36,7 +42,8 @@ def codes(found: Iterable[Chapter]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in a CSV file, one for each value of `key`; `chapter` and `code` are among the columns."""
+    """Rows in a CSV file, one for each value of `key`; `chapter` and `code` are among the
+    columns."""
 
     path: Path
     columns: tuple[str, ...]
@@ -54,7 +61,8 @@ class Table:
         return [row for row in self.load() if hashes.get(row["chapter"]) == row["code"]]
 
     def add(self, new: Row) -> None:
-        """Put one row into the table, in place of an older one with the same key; the file is whole at all times."""
+        """Put one row into the table, in place of an older one with the same key; the file is whole
+        at all times."""
         with self._locked():
             others = [row for row in self.load() if self._key(row) != self._key(new)]
             rows = sorted([*others, new], key=self._key)

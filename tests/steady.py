@@ -1,9 +1,12 @@
-"""The steady table: every chapter over seeds, ends of ranges and data sets, one row a run, kept in `tests/steady.csv`.
+"""The steady table: every chapter over seeds, ends of ranges and data sets, one row a run, kept in
+`tests/steady.csv`.
 
-    python tests/steady.py [CHAPTER ...] [--only seeds|ends|data] [--jobs N]      (make steady: all of it)
+    python tests/steady.py [CHAPTER ...] [--only seeds|ends|data] [--jobs N]
+    make steady: all of it
 
-Rows that the table holds for the chapter's present code are not run again, so that an interrupted table goes on where
-it was. A run ends well when its status is `reproduced`, `undecided` or `hypotheses not met`; all others are listed.
+Rows that the table holds for the chapter's present code are not run again, so that an interrupted
+table goes on where it was. A run ends well when its status is `reproduced`, `undecided` or
+`hypotheses not met`; all others are listed.
 """
 
 from __future__ import annotations
@@ -24,15 +27,24 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from inprocess import Outcome, forked, warm  # noqa: E402
 from results_table import Table, code, codes  # noqa: E402
 
+from dlnlib.book.chapters import Chapter, chapters, checked  # noqa: E402
+from dlnlib.book.parameters import Parameter  # noqa: E402
 from dlnlib.errors import BadParameter  # noqa: E402
-from dlnlib.notebooks import Chapter, chapters, checked  # noqa: E402
-from dlnlib.parameters import Parameter  # noqa: E402
 
 COLUMNS = ("chapter", "code", "parameters", "status", "seconds", "verdicts", "reason")
 TABLE = Table(ROOT / "tests" / "steady.csv", COLUMNS, key=("chapter", "parameters"))
 CASES = sorted((ROOT / "tests" / "cases").glob("*.csv"))
-DATA = ["iris", "iris+1", "wine:0,1", "breast-cancer", "breast-cancer+1", "digits:0,1", "digits:3,8"]
-GOOD = ("reproduced", "undecided", "hypotheses not met", "no verdict")  # the last: a page without claims
+DATA = [
+    "iris",
+    "iris+1",
+    "wine:0,1",
+    "breast-cancer",
+    "breast-cancer+1",
+    "digits:0,1",
+    "digits:3,8",
+]
+# the last: a page without claims
+GOOD = ("reproduced", "undecided", "hypotheses not met", "no verdict")
 SEEDS = range(20)
 
 Values = dict[str, object]
@@ -59,11 +71,16 @@ def _places(parameter: Parameter) -> list[object]:
     kind, least, most = type(parameter.default), float(parameter.least), float(parameter.most)
     wide = least > 0 and most / least >= 100
     middle = (least * most) ** 0.5 if wide else (least + most) / 2
-    return list(dict.fromkeys(kind(round(v) if kind is int else float(f"{v:.3g}")) for v in (least, middle, most)))
+    return list(
+        dict.fromkeys(
+            kind(round(v) if kind is int else float(f"{v:.3g}")) for v in (least, middle, most)
+        )
+    )
 
 
 def data(chapter: Chapter) -> Iterator[Values]:
-    """Each bundled data set and each file of `tests/cases`, for a chapter whose data can be chosen."""
+    """Each bundled data set and each file of `tests/cases`, for a chapter whose data can be
+    chosen."""
     if any(parameter.name == "data" for parameter in chapter.parameters):
         yield from ({"data": name} for name in [*DATA, *map(_relative, CASES)])
 
@@ -100,7 +117,10 @@ def _reason(verdict: dict) -> str:
     if not failing:
         return "?"
     check = failing[0]
-    return f"{check['name']} ({check['measured']} {check['relation']} {check['expected']} +- {check['tolerance']})"
+    return (
+        f"{check['name']} ({check['measured']} {check['relation']} {check['expected']} +- "
+        f"{check['tolerance']})"
+    )
 
 
 def _text(values: Values) -> str:
@@ -108,9 +128,12 @@ def _text(values: Values) -> str:
 
 
 def wanted(found: list[Chapter], kinds: list[str]) -> list[tuple[Chapter, Values]]:
-    """The runs that are still to be made, data and ends before seeds; what the chapter refuses is no run."""
+    """The runs that are still to be made, data and ends before seeds; what the chapter refuses is
+    no run."""
     present = {(r["chapter"], r["parameters"]) for r in TABLE.current(codes(found))}
-    runs = [(chapter, values) for kind in kinds for chapter in found for values in KINDS[kind](chapter)]
+    runs = [
+        (chapter, values) for kind in kinds for chapter in found for values in KINDS[kind](chapter)
+    ]
     return [run for run in runs if (run[0].name, _text(run[1])) not in present and _accepted(*run)]
 
 
@@ -137,7 +160,11 @@ def summary(rows: list[dict[str, str]]) -> str:
     counts = Counter(r["status"] for r in rows)
     slowest = max(rows, key=lambda r: float(r["seconds"]), default=None)
     words = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-    last = f"; slowest {slowest['chapter']} {slowest['parameters']}, {slowest['seconds']} s" if slowest else ""
+    last = (
+        f"; slowest {slowest['chapter']} {slowest['parameters']}, {slowest['seconds']} s"
+        if slowest
+        else ""
+    )
     return f"{len(rows)} runs: {words}{last}"
 
 
@@ -146,7 +173,9 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER")
-    parser.add_argument("--only", choices=KINDS, action="append", help="these runs only (default: all kinds)")
+    parser.add_argument(
+        "--only", choices=KINDS, action="append", help="these runs only (default: all kinds)"
+    )
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     found = [c for c in chapters(ROOT) if not options.chapters or c.name in options.chapters]
@@ -157,7 +186,9 @@ def main() -> int:
             new = future.result()
             TABLE.add(new)
             if new["status"] not in GOOD:
-                tqdm.write(f"{new['chapter']} {new['parameters']}: {new['status']}: {new['reason'][:200]}")
+                tqdm.write(
+                    f"{new['chapter']} {new['parameters']}: {new['status']}: {new['reason'][:200]}"
+                )
     rows = TABLE.current(codes(found))
     print(summary(rows))
     bad = [r for r in rows if r["status"] not in GOOD]

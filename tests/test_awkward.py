@@ -1,6 +1,7 @@
 """Bad and awkward input to the command: one line, the right exit status, and nothing left behind.
 
-Almost all is refused before any kernel starts, and so it is tried here without one, in this process.
+Almost all is refused before any kernel starts, and so it is tried here without one, in this
+process.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import nbformat
 import numpy as np
 import pytest
 
-from dlnlib import cli, page, run
+from dlnlib import cli
+from dlnlib.book import run
+from dlnlib.book.chapters import convert
 from dlnlib.errors import NotCertified
-from dlnlib.notebooks import convert
 
 CHAPTER = Path("book", "toys", "halving.md")
 ROWS = "1,2,1\n3,4,-1\n"
 
 
 class Command:
-    """The command in a toy book, whose kernels do not start; `notebook` stands in for what one would give back."""
+    """The command in a toy book, whose kernels do not start; `notebook` stands in for what one
+    would give back."""
 
     def __init__(self, book: Path, temporary: Path, capsys):
         self.book, self.temporary, self.capsys = book, temporary, capsys
@@ -48,7 +51,8 @@ class Command:
         """Every file with its size, every folder and link."""
         paths = [p for p in self.book.rglob("*") if "__pycache__" not in p.parts]
         return {
-            str(path): path.lstat().st_size if path.is_file() else stat.S_IFMT(path.lstat().st_mode) for path in paths
+            str(path): path.lstat().st_size if path.is_file() else stat.S_IFMT(path.lstat().st_mode)
+            for path in paths
         }
 
     def refuses(self, arguments, words: str, status: int = 2) -> str:
@@ -56,7 +60,12 @@ class Command:
         before = self.files()
         found, said, line = self(*arguments)
         assert found == status, line
-        assert said == "" and line.startswith("dlnlib: ") and line.count("\n") == 1 and line.endswith("\n")
+        assert (
+            said == ""
+            and line.startswith("dlnlib: ")
+            and line.count("\n") == 1
+            and line.endswith("\n")
+        )
         assert words.lower() in line.lower() and "Traceback" not in line and len(line) < 2100
         assert self.files() == before and list(self.temporary.iterdir()) == []
         return line
@@ -70,7 +79,7 @@ def command(toy_book, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     made = Command(toy_book, temporary, capsys)
     monkeypatch.setattr(run, "execute", made.execute)
-    monkeypatch.setattr(page, "render", lambda notebook, title, book: "the page\n")
+    monkeypatch.setattr(run, "render", lambda notebook, title, book: "the page\n")
     return made
 
 
@@ -126,18 +135,27 @@ def test_parameters(command, given, words):
 
 def test_the_ends_of_a_range_are_in_it(command):
     command.notebook = unrun
-    assert command("run", "halving", "-p", "steps=50", "-p", "factor=0", "-p", "seed=1000000")[0] == 1  # no verdict
+    # no verdict
+    assert (
+        command("run", "halving", "-p", "steps=50", "-p", "factor=0", "-p", "seed=1000000")[0] == 1
+    )
 
 
-@pytest.mark.parametrize("arguments", [["-p", "steps=3", "-p", "steps=3"], ["-p", "data=iris", "--data", "iris"]])
+@pytest.mark.parametrize(
+    "arguments", [["-p", "steps=3", "-p", "steps=3"], ["-p", "data=iris", "--data", "iris"]]
+)
 def test_a_parameter_is_given_once(command, arguments):
     command.refuses(["run", "halving", *arguments], "is given twice")
 
 
 def test_a_relation_between_parameters(command):
     text = (command.book / CHAPTER).read_text()
-    (command.book / CHAPTER).write_text(text.replace("parameters:\n", "requires: [2 * seed < steps]\nparameters:\n"))
-    command.refuses(["run", "halving", "-p", "seed=4"], "seed = 4, steps = 8: 2 * seed < steps is needed")
+    (command.book / CHAPTER).write_text(
+        text.replace("parameters:\n", "requires: [2 * seed < steps]\nparameters:\n")
+    )
+    command.refuses(
+        ["run", "halving", "-p", "seed=4"], "seed = 4, steps = 8: 2 * seed < steps is needed"
+    )
 
 
 def test_a_second_data_parameter_is_checked_before_anything_runs(command):
@@ -146,8 +164,12 @@ def test_a_second_data_parameter_is_checked_before_anything_runs(command):
         .read_text()
         .replace("  data: {data: needed}\n", "  data: {data: needed}\n  also: {data: list}\n")
     )
-    (command.book / CHAPTER).write_text(text.replace("exact = True", 'also = "iris"  # more\nexact = True'))
-    command.refuses(["run", "halving", "-p", "also=iris; digitz"], "also: data set 'digitz' is not known")
+    (command.book / CHAPTER).write_text(
+        text.replace("exact = True", 'also = "iris"  # more\nexact = True')
+    )
+    command.refuses(
+        ["run", "halving", "-p", "also=iris; digitz"], "also: data set 'digitz' is not known"
+    )
     command.refuses(["run", "halving", "-p", "also=gone.csv"], "also: ")
 
 
@@ -298,7 +320,9 @@ def test_npz_files(command, arrays, words):
 def header(shape) -> bytes:
     """The beginning of an array of that shape, in .npy form, without its data."""
     stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        stream, {"descr": "<f8", "fortran_order": False, "shape": shape}
+    )
     return stream.getvalue()
 
 
@@ -322,7 +346,8 @@ def test_archives_that_lie(command, x, words):
 
 
 def test_a_small_archive_of_a_great_array(command):
-    """100 MB of zeros in a file of 100 kB: refused by the sizes in its headers, before any of it is unpacked."""
+    """100 MB of zeros in a file of 100 kB: refused by the sizes in its headers, before any of it is
+    unpacked."""
     with zipfile.ZipFile(command.book / "mine.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("x.npy", "w") as stream:
             stream.write(header((2, 6_000_000)))
@@ -330,7 +355,9 @@ def test_a_small_archive_of_a_great_array(command):
                 stream.write(bytes(1_000_000))
         archive.writestr("y.npy", header((2,)) + Y.astype(float).tobytes())
     assert (command.book / "mine.npz").stat().st_size < 200_000
-    command.refuses(["run", "halving", "--data", "mine.npz"], "holds 12000016 numbers, needed at most 10000000")
+    command.refuses(
+        ["run", "halving", "--data", "mine.npz"], "holds 12000016 numbers, needed at most 10000000"
+    )
 
 
 def test_a_great_csv_file(command):
@@ -349,7 +376,10 @@ def test_what_is_no_file(command, kind):
         "circle": lambda: path.symlink_to("mine.csv"),
     }
     make[kind]()
-    command.refuses(["run", "halving", "--data", "mine.csv"], "is a directory" if kind == "folder" else "is no file")
+    command.refuses(
+        ["run", "halving", "--data", "mine.csv"],
+        "is a directory" if kind == "folder" else "is no file",
+    )
 
 
 @pytest.mark.parametrize(
@@ -375,7 +405,8 @@ def test_files_that_are_read(command, text):
 
 @contextmanager
 def files_at_most(size: int):
-    """No file of this process may grow beyond `size` bytes: what a full disk looks like, on any machine."""
+    """No file of this process may grow beyond `size` bytes: what a full disk looks like, on any
+    machine."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -450,7 +481,8 @@ def test_what_was_replaced_comes_back_when_not_all_can_be(command, monkeypatch):
     monkeypatch.setattr(os, "replace", refuse)
     command.refuses(["run", "halving", "-o", "out"], "Input/output error")
     assert all(
-        (out / name).read_text() == f"my {name}\n" for name in ("halving.ipynb", "halving.html", "verdicts.json")
+        (out / name).read_text() == f"my {name}\n"
+        for name in ("halving.ipynb", "halving.html", "verdicts.json")
     )
 
 
@@ -464,12 +496,12 @@ def test_a_full_temporary_folder(command, monkeypatch):
         except OSError as err:
             raise RuntimeError("wrapped") from err
 
-    monkeypatch.setattr(page, "render", render)
+    monkeypatch.setattr(run, "render", render)
     command.refuses(["run", "halving"], "No space left on device); set TMPDIR")
 
 
 def test_no_temporary_folder(command, monkeypatch):
-    from dlnlib import execute
+    from dlnlib.book import execute
 
     monkeypatch.setattr(run, "execute", execute.execute)
     monkeypatch.setattr(tempfile, "tempdir", str(command.book / "gone"))
@@ -478,17 +510,25 @@ def test_no_temporary_folder(command, monkeypatch):
 
 def test_a_page_that_cannot_be_made(command, monkeypatch):
     command.notebook = unrun
-    monkeypatch.setattr(page, "render", lambda *_: 1 / 0)
-    command.refuses(["run", "halving"], "chapter halving: no page can be made of it: division by zero", status=1)
+    monkeypatch.setattr(run, "render", lambda *_: 1 / 0)
+    command.refuses(
+        ["run", "halving"], "chapter halving: no page can be made of it: division by zero", status=1
+    )
 
 
 def test_an_output_that_is_a_link_or_here(command):
     command.notebook = unrun
     (command.book / "link").symlink_to("target")
-    assert command("run", "halving", "-o", "link")[0] == 1 and (command.book / "target" / "halving.html").is_file()
+    assert (
+        command("run", "halving", "-o", "link")[0] == 1
+        and (command.book / "target" / "halving.html").is_file()
+    )
     (command.book / "here").mkdir()
     os.chdir(command.book / "here")
-    assert command("run", "halving", "--book", "..", "-o", ".")[0] == 1 and len(list(Path.cwd().iterdir())) == 3
+    assert (
+        command("run", "halving", "--book", "..", "-o", ".")[0] == 1
+        and len(list(Path.cwd().iterdir())) == 3
+    )
 
 
 def test_a_working_folder_that_was_deleted(command, tmp_path):
@@ -497,7 +537,10 @@ def test_a_working_folder_that_was_deleted(command, tmp_path):
     (tmp_path / "gone").rmdir()
     book = ["--book", command.book]
     command.refuses(["run", "halving", *book], "No such file or directory; give another directory")
-    command.refuses(["run", "halving", *book, "-o", command.book / "out", "--data", "a.csv"], "give a whole path")
+    command.refuses(
+        ["run", "halving", *book, "-o", command.book / "out", "--data", "a.csv"],
+        "give a whole path",
+    )
     command.refuses(["list", "--book", "."], "no book in .")
     assert "max-margin" in command("list")[1]  # the package's own
     command.notebook = unrun
@@ -523,12 +566,14 @@ def output(monkeypatch):
 
 
 def refuted(chapter):
-    from dlnlib.verdict import Verdict
+    from dlnlib.verdict.verdict import Verdict
 
     verdict = Verdict("JT18-eq1", chapter="halving")
     verdict.conclusion("last value", 1.0, "<=", 0.01)
     notebook = convert(chapter.path)
-    notebook.cells[-1].outputs = [nbformat.v4.new_output("display_data", data=verdict._repr_mimebundle_())]
+    notebook.cells[-1].outputs = [
+        nbformat.v4.new_output("display_data", data=verdict._repr_mimebundle_())
+    ]
     return notebook
 
 
@@ -576,7 +621,12 @@ def edit(path: Path, old: str, new: str) -> None:
         ("_toc.yml", "parts:", "parts: [", "_toc.yml, line"),
         ("_toc.yml", "parts:", "parts: !!python/object:os.system", "_toc.yml, line 3"),
         ("_toc.yml", "format: jb-book\n", "- ", "_toc.yml"),
-        ("_toc.yml", "parts:", "parts: 3\nx:", "no chapter 'halving'|'3' found where pages are listed"),
+        (
+            "_toc.yml",
+            "parts:",
+            "parts: 3\nx:",
+            "no chapter 'halving'|'3' found where pages are listed",
+        ),
         ("_toc.yml", "file: book/toys/halving", "file: [a]", "`file: ['a']` found"),
         ("_toc.yml", "parts:", "parts: &a [*a]\nx:", "holds itself"),
         ("_toc.yml", "parts:", "parts: " + "[" * 3000 + "\nx:", "_toc.yml"),
@@ -592,17 +642,32 @@ def edit(path: Path, old: str, new: str) -> None:
             "needed under `bibtex_bibfiles`",
         ),
         (CHAPTER, "kernelspec:", "kernelspec: [", "halving.md, front matter"),
-        (CHAPTER, "kernelspec:", "x: !!python/name:os.system\nkernelspec:", "halving.md, front matter"),
+        (
+            CHAPTER,
+            "kernelspec:",
+            "x: !!python/name:os.system\nkernelspec:",
+            "halving.md, front matter",
+        ),
         (CHAPTER, "parameters:\n", "parameters: 3\nx:\n", "must map names to ranges"),
         (CHAPTER, "{least: 1, most: 50}", "{least: 9, most: 50}", "halving.md: `steps:"),
-        (CHAPTER, "{least: 1, most: 50}", "1 to 50", "halving.md: `steps: 1 to 50` in the front matter"),
+        (
+            CHAPTER,
+            "{least: 1, most: 50}",
+            "1 to 50",
+            "halving.md: `steps: 1 to 50` in the front matter",
+        ),
         (CHAPTER, "  steps: {", "  stps: {", "halving.md: `stps:"),
         (CHAPTER, "parameters:\n", "requires: 3\nparameters:\n", "halving.md: `requires: 3`"),
         (CHAPTER, "steps = 8", "steps = (", "halving.md: the parameters cell does not parse"),
         (CHAPTER, "steps = 8", "steps, x = 8, 9", "NAME = LITERAL"),
         (CHAPTER, "steps = 8", '"""Steps."""\nsteps = 8', "NAME = LITERAL"),
         (CHAPTER, "steps = 8", "import os\nsteps = 8", "NAME = LITERAL"),
-        (CHAPTER, "x = factor**steps", "x = = 3", "halving.md, code cell 2, line 12: invalid syntax"),
+        (
+            CHAPTER,
+            "x = factor**steps",
+            "x = = 3",
+            "halving.md, code cell 2, line 13: invalid syntax",
+        ),
         (CHAPTER, "x = factor**steps", "x = '\udcff'", "code cell 2|not UTF-8"),
         (CHAPTER, ":tags: [parameters]", ":tags: [parameters", "halving.md"),
         (CHAPTER, ":tags: [parameters]", "", "halving.md"),
@@ -617,19 +682,27 @@ def test_malformed_books(command, file, old, new, words):
 
 
 @pytest.mark.parametrize("file", ["_toc.yml", "_config.yml", str(CHAPTER)])
-@pytest.mark.parametrize(("content", "words"), [(b"a: 1\nb: \xff\n", "line 2: not UTF-8"), (None, ""), (b"", "")])
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"a: 1\nb: \xff\n", "line 2: not UTF-8"), (None, ""), (b"", "")]
+)
 def test_files_of_a_book_that_are_missing_or_bytes(command, file, content, words):
     path = command.book / file
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     line = command.refuses(["run", "halving"], words)
-    assert (content is None and file == "_toc.yml") or path.name in line or "no chapter 'halving'" in line
+    assert (
+        (content is None and file == "_toc.yml")
+        or path.name in line
+        or "no chapter 'halving'" in line
+    )
 
 
 def test_a_broken_chapter_is_named_and_the_others_are_listed(command):
     edit(
-        command.book / "_toc.yml", "file: book/toys/halving", "file: book/toys/halving\n      - file: book/toys/broken"
+        command.book / "_toc.yml",
+        "file: book/toys/halving",
+        "file: book/toys/halving\n      - file: book/toys/broken",
     )
     (command.book / "book" / "toys" / "broken.md").write_text(
         (command.book / CHAPTER).read_text().replace("seed = 0", "seed = (")
@@ -764,13 +837,16 @@ def test_bytes_are_no_ledger(command):
 # What else may happen
 
 
-@pytest.mark.parametrize("name", ["halvin", "h" * 5000, "", "../halving", "halving\0", "book/toys/halving"])
+@pytest.mark.parametrize(
+    "name", ["halvin", "h" * 5000, "", "../halving", "halving\0", "book/toys/halving"]
+)
 def test_names_of_chapters(command, name):
     command.refuses(["run", name], "no chapter")
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["run"], ["run", "halving", "--dta", "x"], ["list", "more"], ["x" * 5000]]
+    "arguments",
+    [[], ["fly"], ["run"], ["run", "halving", "--dta", "x"], ["list", "more"], ["x" * 5000]],
 )
 def test_usage(command, arguments):
     status, said, lines = command(*arguments)

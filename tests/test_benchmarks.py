@@ -15,23 +15,47 @@ ROOT = Path(__file__).parents[1]
 
 def test_tiny_benchmarks_write_every_row(tmp_path):
     out = tmp_path / "deep" / "bench.json"
-    done = subprocess.run([sys.executable, "-m", "benchmarks", "--tiny", "-o", str(out)], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--tiny", "-o", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())
     assert [p.name for p in out.parent.iterdir()] == ["bench.json"]  # no draft left
     peers = " ".join(row["peer"] for row in rows)
-    for peer in ("target", "BDF", "Radau", "autograd", "vmap(grad)", "JAX scan(vmap(grad))", "NumPy",
-                 "the same in NumPy", "limit"):
+    for peer in (
+        "target",
+        "BDF",
+        "Radau",
+        "autograd",
+        "vmap(grad)",
+        "JAX scan(vmap(grad))",
+        "NumPy",
+        "the same in NumPy",
+        "limit",
+    ):
         assert peer in peers and peer in done.stdout
     for row in rows:
-        assert set(row) == {"name", "sizes", "ours_seconds", "peer", "peer_seconds", "ratio", "spread"}
+        assert set(row) == {
+            "name",
+            "sizes",
+            "ours_seconds",
+            "peer",
+            "peer_seconds",
+            "ratio",
+            "spread",
+        }
         assert row["ours_seconds"] > 0
         if row["ratio"] is None:
             assert row["peer"].endswith(("not installed", "did not finish"))
         else:
             assert row["spread"][0] <= row["ratio"] <= row["spread"][1]
-            assert math.isclose(row["ratio"], row["peer_seconds"] / row["ours_seconds"], rel_tol=1e-6)  # one repeat
+            # one repeat
+            assert math.isclose(
+                row["ratio"], row["peer_seconds"] / row["ours_seconds"], rel_tol=1e-6
+            )
 
 
 def test_a_peer_that_computes_something_else_stops_the_benchmark(monkeypatch):

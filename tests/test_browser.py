@@ -1,4 +1,5 @@
-"""The real book in a headless browser; in a file of its own, so that it runs beside the other tests of the site."""
+"""The real book in a headless browser; in a file of its own, so that it runs beside the other tests
+of the site."""
 
 from __future__ import annotations
 

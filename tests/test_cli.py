@@ -1,4 +1,5 @@
-"""The command line through a process of its own: what it prints, its exit status, and what it leaves behind."""
+"""The command line through a process of its own: what it prints, its exit status, and what it
+leaves behind."""
 
 from __future__ import annotations
 
@@ -11,17 +12,23 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from dlnlib import cli, errors, ledger
+from dlnlib import cli, errors
+from dlnlib.verdict import ledger
 
 
 @pytest.fixture
 def dlnlib(toy_book):
-    """Run the command in the toy book; returns the finished process. It must never show a traceback."""
+    """Run the command in the toy book; returns the finished process. It must never show a
+    traceback."""
 
     def run(*arguments, cwd=toy_book, program=(sys.executable, "-m", "dlnlib.cli")):
         paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
         done = subprocess.run(
-            [*program, *arguments], cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
+            [*program, *arguments],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": paths},
         )
         assert "Traceback" not in done.stderr + done.stdout
         return done
@@ -30,17 +37,26 @@ def dlnlib(toy_book):
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in p.parts)
+    return sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*") if "__pycache__" not in p.parts
+    )
 
 
 def test_list(dlnlib, toy_book):
     chapter = toy_book / "book" / "toys" / "halving.md"
-    chapter.write_text(chapter.read_text().replace("parameters:\n", "requires: [seed < 1000 * steps]\nparameters:\n"))
+    chapter.write_text(
+        chapter.read_text().replace(
+            "parameters:\n", "requires: [seed < 1000 * steps]\nparameters:\n"
+        )
+    )
     done = dlnlib("list")
     assert done.returncode == 0 and done.stderr == ""
     assert "halving: Halving goes to zero" in done.stdout and "JT18-eq1" in done.stdout
     assert "-p steps=8" in done.stdout and "1 to 50: number of halvings" in done.stdout
-    assert "a data set: a name or a file" in done.stdout and "requires seed < 1000 * steps" in done.stdout
+    assert (
+        "a data set: a name or a file" in done.stdout
+        and "requires seed < 1000 * steps" in done.stdout
+    )
 
 
 def test_run_and_ledger(dlnlib, toy_book):
@@ -48,7 +64,11 @@ def test_run_and_ledger(dlnlib, toy_book):
     assert done.returncode == 0, done.stderr
     assert "JT18-eq1" in done.stdout and "reproduced" in done.stdout
     assert done.stderr == ""  # quiet in a pipe: no progress bar, no warnings
-    assert sorted(p.name for p in (toy_book / "out").iterdir()) == ["halving.html", "halving.ipynb", "verdicts.json"]
+    assert sorted(p.name for p in (toy_book / "out").iterdir()) == [
+        "halving.html",
+        "halving.ipynb",
+        "verdicts.json",
+    ]
     for path in ("out", "out/verdicts.json"):
         done = dlnlib("ledger", path)
         assert done.returncode == 0 and "1 reproduced" in done.stdout
@@ -68,7 +88,9 @@ def test_refuted_is_1(dlnlib, toy_book):
         (14, 1, "chapter halving failed in code cell 3: RuntimeError: a defect"),
     ],
 )
-def test_what_a_chapter_raises_is_one_line_and_leaves_nothing(dlnlib, toy_book, seed, status, words):
+def test_what_a_chapter_raises_is_one_line_and_leaves_nothing(
+    dlnlib, toy_book, seed, status, words
+):
     before = files(toy_book)
     done = dlnlib("run", "halving", "-p", f"seed={seed}")
     assert done.returncode == status, done.stderr
@@ -95,10 +117,12 @@ def test_a_chapter_that_stops_still_has_its_verdicts(dlnlib, toy_book, seed, sta
 
 def test_a_chapter_without_claims_has_no_verdicts(dlnlib, toy_book):
     chapter = toy_book / "book" / "toys" / "halving.md"
-    head, _, rest = chapter.read_text().partition("verdict = Verdict(")
+    head, _, rest = chapter.read_text().partition("verdict = dl.Verdict(")
     chapter.write_text(head + "pass\n```\n" + rest.partition("```\n")[2])
     done = dlnlib("run", "halving", "-o", "out")
-    assert done.returncode == 0 and done.stdout.startswith("no verdicts: this chapter makes no claim\n")
+    assert done.returncode == 0 and done.stdout.startswith(
+        "no verdicts: this chapter makes no claim\n"
+    )
     assert (toy_book / "out" / "verdicts.json").read_text() == "[]\n"
     done = dlnlib("ledger", "out")
     assert done.returncode == 1 and done.stdout == "no verdicts\n"
@@ -140,18 +164,35 @@ def entry(status):
 @pytest.mark.parametrize(
     ("statuses", "status"),
     [
-        (["reproduced"], 0), (["reproduced", "not in this edition"], 0), ([], 1), (["reproduced", "undecided"], 1),
-        (["not in this edition"], 1), (["hypotheses not met", "not in this edition"], 3),
-        (["refuted", "hypotheses not met"], 1), (["hypotheses not met", "reproduced"], 3), (["not yet run"], 1),
+        (["reproduced"], 0),
+        (["reproduced", "not in this edition"], 0),
+        ([], 1),
+        (["reproduced", "undecided"], 1),
+        (["not in this edition"], 1),
+        (["hypotheses not met", "not in this edition"], 3),
+        (["refuted", "hypotheses not met"], 1),
+        (["hypotheses not met", "reproduced"], 3),
+        (["not yet run"], 1),
     ],
-)  # fmt: skip
+)
 def test_exit_status(statuses, status):
     assert ledger.exit_status([entry(s) for s in statuses]) == status
 
 
 def test_ledger_refuses_a_file_that_contradicts_itself(dlnlib, toy_book):
-    bad = [{"id": "JT18-eq1", "title": "t", "source": "s", "provenance": "read", "chapter": "c", "status": "reproduced",
-            "checks": [], "parameters": {}, "seconds": 1.0}]  # fmt: skip
+    bad = [
+        {
+            "id": "JT18-eq1",
+            "title": "t",
+            "source": "s",
+            "provenance": "read",
+            "chapter": "c",
+            "status": "reproduced",
+            "checks": [],
+            "parameters": {},
+            "seconds": 1.0,
+        }
+    ]
     (toy_book / "claims.json").write_text(json.dumps(bad))
     done = dlnlib("ledger", "claims.json")
     assert done.returncode == 2 and "its checks say 'undecided'" in done.stderr
@@ -161,6 +202,6 @@ def test_an_integrator_that_stops_decides_nothing(monkeypatch, capsys):
     def stalled(*_):
         raise errors.IntegratorStalled("run 0 stopped at log(1/risk) = 3")
 
-    monkeypatch.setattr("dlnlib.notebooks.chapter", stalled)
+    monkeypatch.setattr(cli, "chapter", stalled)
     assert cli.main(["run", "any"]) == 1
     assert capsys.readouterr().err == "dlnlib: undecided: run 0 stopped at log(1/risk) = 3\n"

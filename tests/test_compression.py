@@ -1,4 +1,5 @@
-"""Y23: full and compressed descent agree to 1e-12, the repeated singular value obeys its recursion; controls."""
+"""Y23: full and compressed descent agree to 1e-12, the repeated singular value obeys its recursion;
+controls."""
 
 from __future__ import annotations
 
@@ -7,16 +8,10 @@ import math
 import pytest
 import torch
 
-from dlnlib import networks
-from dlnlib.compression import (
-    advance,
-    compress,
-    descend_target,
-    invariant_frame,
-    restrict,
-    whitened_target,
-)
+import dlnlib as dl
+from dlnlib.dynamics.target_descent import advance_target, descend_target
 from dlnlib.errors import BadParameter, HypothesisNotMet, NonFinite, ShapeMismatch
+from dlnlib.theory.compression import compress, invariant_frame, restrict, whitened_target
 
 D, R, ETA, STEPS = 30, 3, 0.02, 400
 SINGULAR = (3.0, 2.25, 1.5)
@@ -30,12 +25,14 @@ def normal(*shape, seed=0):
 
 
 def low_rank(outputs=D, singular=SINGULAR, seed=0):
-    U, V = (networks.orthogonal([len(singular), size], seed + i)[0] for i, size in enumerate((outputs, D)))
+    U, V = (
+        dl.orthogonal([len(singular), size], seed + i)[0] for i, size in enumerate((outputs, D))
+    )
     return U * torch.tensor(singular, dtype=torch.float64) @ V.mT
 
 
 def start(depth, outputs=D, seed=1, runs=()):
-    layers = networks.orthogonal([D] * depth + [outputs], seed, runs=runs)
+    layers = dl.orthogonal([D] * depth + [outputs], seed, runs=runs)
     return [eps * W for eps, W in zip(SCALES, layers, strict=False)]
 
 
@@ -69,7 +66,7 @@ def test_the_trajectories_are_the_same(depth, outputs, decay):
     assert net.multiplicity == D - 2 * R and small.weights[0].shape[-1] == 2 * R
     assert largest(full.weights, net.restore(small.weights, rest.weights)) < EXACT
     assert off_diagonal(net, full.final) < EXACT
-    distance = torch.linalg.matrix_norm(networks.end_to_end(full.weights) - net.expand(small.weights))
+    distance = torch.linalg.matrix_norm(dl.end_to_end(full.weights) - net.expand(small.weights))
     torch.testing.assert_close(distance, net.gap(rest.weights), rtol=0, atol=EXACT)
     assert largest(full.final, weights) > 0.05  # something moved
 
@@ -86,7 +83,9 @@ def test_repeated_singular_value_obeys_the_scalar_recursion(outputs, decay):
         rho = [r * (1 - ETA * decay - ETA * other) for r, other in zip(rho, others, strict=True)]
     assert [W.item() for W in rest.final] == pytest.approx(rho, abs=1e-14)
     if outputs == R:
-        assert rho[:2] == pytest.approx([eps * (1 - ETA * decay) ** STEPS for eps in SCALES[:2]], rel=1e-12)
+        assert rho[:2] == pytest.approx(
+            [eps * (1 - ETA * decay) ** STEPS for eps in SCALES[:2]], rel=1e-12
+        )
     elif decay == 0:
         assert rho == pytest.approx([0.803638, 0.534856, 0.082996], abs=5e-7)
 
@@ -101,7 +100,7 @@ def test_the_full_network_has_the_repeated_singular_value_m_times():
 
 
 def test_gap_is_at_most_that_of_the_start():
-    weights, target = networks.orthogonal([D] * 4, 1, 1e-3), low_rank()
+    weights, target = dl.orthogonal([D] * 4, 1, 1e-3), low_rank()
     net = compress(weights, target)
     assert net.gap(net.rest).item() == pytest.approx(math.sqrt(D - 2 * R) * 1e-9, rel=1e-12)
 
@@ -124,12 +123,15 @@ def test_any_larger_rank_will_do(outputs):
     weights, target = start(3, outputs), low_rank(outputs)
     net = compress(weights, target, rank=5)
     full, small, rest = three(net, weights, target)
-    assert net.multiplicity == D - 10 and largest(full.weights, net.restore(small.weights, rest.weights)) < EXACT
+    assert (
+        net.multiplicity == D - 10
+        and largest(full.weights, net.restore(small.weights, rest.weights)) < EXACT
+    )
 
 
 def test_dependent_directions_need_no_decision_on_ranks():
     """Identity layers and a symmetric target: N(Phi) and N(Phi^T W(0)) are the same space."""
-    weights, V = [torch.eye(D, dtype=torch.float64)] * 3, networks.orthogonal([R, D], 4)[0]
+    weights, V = [torch.eye(D, dtype=torch.float64)] * 3, dl.orthogonal([R, D], 4)[0]
     net = compress(weights, V @ V.mT)
     full, small, rest = three(net, weights, V @ V.mT)
     assert largest(full.weights, net.restore(small.weights, rest.weights)) < EXACT
@@ -138,8 +140,9 @@ def test_dependent_directions_need_no_decision_on_ranks():
 def test_whitened_data_give_the_same_descent_as_their_target():
     from dlnlib.gradients import squared_gradient
 
-    x, noise = networks.orthogonal([50, D], 3)[0], normal(D, 50)
-    y = low_rank() @ x + 0.1 * (noise - noise @ x.mT @ x)  # what X cannot explain does not enter the gradient
+    x, noise = dl.orthogonal([50, D], 3)[0], normal(D, 50)
+    # what X cannot explain does not enter the gradient
+    y = low_rank() @ x + 0.1 * (noise - noise @ x.mT @ x)
     target, weights = whitened_target(x, y), start(3)
     after = [W - ETA * G for W, G in zip(weights, squared_gradient(weights, x, y), strict=True)]
     assert largest(descend_target(weights, target, ETA, 1).final, after) < 1e-14
@@ -151,17 +154,29 @@ def test_whitened_data_give_the_same_descent_as_their_target():
 @pytest.mark.parametrize("depth", [1, 2, 4])
 @pytest.mark.parametrize("momentum, decay", [(0.9, 0.0), (0.5, 0.3), (0.0, 0.3)])
 def test_steps_of_their_own_and_momentum_against_autograd(depth, outputs, momentum, decay):
-    weights, target, etas = start(depth, outputs), low_rank(outputs), [0.01 * (k + 1) for k in range(depth)]
-    leaves, V = [W.clone().requires_grad_() for W in weights], [torch.zeros_like(W) for W in weights]
+    weights, target, etas = (
+        start(depth, outputs),
+        low_rank(outputs),
+        [0.01 * (k + 1) for k in range(depth)],
+    )
+    leaves, V = (
+        [W.clone().requires_grad_() for W in weights],
+        [torch.zeros_like(W) for W in weights],
+    )
     for _ in range(9):
-        risk = (networks.end_to_end(leaves) - target).square().sum() / 2
+        risk = (dl.end_to_end(leaves) - target).square().sum() / 2
         G = torch.autograd.grad(risk + decay / 2 * sum(W.square().sum() for W in leaves), leaves)
         V = [momentum * v - eta * g for v, g, eta in zip(V, G, etas, strict=True)]
         leaves = [(W + v).detach().requires_grad_() for W, v in zip(leaves, V, strict=True)]
     t = descend_target(weights, target, etas, 9, decay, momentum=momentum)
     assert largest(t.final, leaves) < 1e-13
     if depth > 1:
-        assert largest(descend_target(weights, target, etas[0], 9, decay, momentum=momentum).final, leaves) > 1e-3
+        assert (
+            largest(
+                descend_target(weights, target, etas[0], 9, decay, momentum=momentum).final, leaves
+            )
+            > 1e-3
+        )
 
 
 @both_cases
@@ -170,15 +185,21 @@ def test_steps_against_autograd(depth, outputs):
     weights, target, decay = start(depth, outputs), low_rank(outputs), 0.3
     leaves = [W.clone().requires_grad_() for W in weights]
     for _ in range(5):
-        risk = (networks.end_to_end(leaves) - target).square().sum() / 2
-        gradients = torch.autograd.grad(risk + decay / 2 * sum(W.square().sum() for W in leaves), leaves)
-        leaves = [(W - ETA * G).detach().requires_grad_() for W, G in zip(leaves, gradients, strict=True)]
+        risk = (dl.end_to_end(leaves) - target).square().sum() / 2
+        gradients = torch.autograd.grad(
+            risk + decay / 2 * sum(W.square().sum() for W in leaves), leaves
+        )
+        leaves = [
+            (W - ETA * G).detach().requires_grad_() for W, G in zip(leaves, gradients, strict=True)
+        ]
     t = descend_target(weights, target, ETA, 5, decay)
     assert largest(t.final, leaves) < 1e-13
-    risk = (networks.end_to_end(leaves) - target).square().sum() / 2
-    assert t.clocks["step"][-1] == 5 and t.clocks["log_inverse_risk"][-1].item() == pytest.approx(-risk.log().item())
+    risk = (dl.end_to_end(leaves) - target).square().sum() / 2
+    assert t.clocks["step"][-1] == 5 and t.clocks["log_inverse_risk"][-1].item() == pytest.approx(
+        -risk.log().item()
+    )
     layers = [W[None].clone() for W in weights]
-    advance(layers, target[None], ETA, 5, decay)
+    advance_target(layers, target[None], ETA, 5, decay)
     assert all(torch.equal(W[0], other) for W, other in zip(layers, t.final, strict=True))
 
 
@@ -201,9 +222,9 @@ def test_too_small_a_rank_cannot_fit():
 @both_cases
 def test_another_subspace_is_another_network(outputs):
     weights, target = start(3, outputs), low_rank(outputs)
-    net = restrict(weights, target, networks.orthogonal([D, D], 9)[0], 2 * R)
+    net = restrict(weights, target, dl.orthogonal([D, D], 9)[0], 2 * R)
     full, small, rest = three(net, weights, target)
-    distance = torch.linalg.matrix_norm(networks.end_to_end(full.final) - net.expand(small.final))
+    distance = torch.linalg.matrix_norm(dl.end_to_end(full.final) - net.expand(small.final))
     assert distance > net.gap(rest.final) + 1
     assert largest(full.final, net.restore(small.final, rest.final)) > 0.1
 
@@ -212,7 +233,7 @@ def test_another_subspace_is_another_network(outputs):
 def test_broken_hypotheses_break_the_blocks(broken):
     weights, target = start(3), low_rank()
     if broken == "gaussian start":
-        weights = [eps * W for eps, W in zip(SCALES, networks.gaussian([D] * 4, 1), strict=False)]
+        weights = [eps * W for eps, W in zip(SCALES, dl.gaussian([D] * 4, 1), strict=False)]
     else:
         target = target + 0.3 / math.sqrt(D) * normal(D, D)
     net = restrict(weights, target, invariant_frame(weights, target, R), 2 * R)
@@ -224,10 +245,10 @@ def test_broken_hypotheses_break_the_blocks(broken):
 def test_a_random_narrow_network_goes_another_way():
     weights, target = start(3), low_rank()
     net = compress(weights, target)
-    narrow = [eps * W for eps, W in zip(SCALES, networks.orthogonal([2 * R] * 4, 7), strict=False)]
+    narrow = [eps * W for eps, W in zip(SCALES, dl.orthogonal([2 * R] * 4, 7), strict=False)]
     small = descend_target(net.weights, net.target, ETA, STEPS)
     other = descend_target(narrow, net.target, ETA, STEPS)
-    assert (networks.end_to_end(small.weights) - networks.end_to_end(other.weights)).abs().amax() > 0.1
+    assert (dl.end_to_end(small.weights) - dl.end_to_end(other.weights)).abs().amax() > 0.1
 
 
 def test_a_diverging_run_says_so_and_the_others_go_on():
@@ -237,7 +258,10 @@ def test_a_diverging_run_says_so_and_the_others_go_on():
     assert t.status[0] == "finished" and t.status[1].startswith("diverged at step ")
     assert all(bool(W.isfinite().all()) for W in t.weights)
     broke = int(t.status[1].split()[-1])
-    assert t.clocks["step"][-1].tolist() == [100, t.clocks["step"][:, 1].max()] and t.clocks["step"][-1, 1] < broke
+    assert (
+        t.clocks["step"][-1].tolist() == [100, t.clocks["step"][:, 1].max()]
+        and t.clocks["step"][-1, 1] < broke
+    )
     alone = [W[1] for W in weights]
     assert descend_target(alone, target, ETA, broke).status == t.status[1]
     assert descend_target(alone, target, ETA, broke - 1).status == "finished"
@@ -247,16 +271,18 @@ def test_a_diverging_run_says_so_and_the_others_go_on():
 
 def test_errors():
     weights, target = start(3), low_rank()
-    with pytest.raises(HypothesisNotMet, match="layer 2 has W W.T off .* start from networks.orthogonal"):
+    with pytest.raises(
+        HypothesisNotMet, match="layer 2 has W W.T off .* start from networks.orthogonal"
+    ):
         compress([weights[0], weights[1] + 1e-9 * normal(D, D), weights[2]], target)
     with pytest.raises(HypothesisNotMet, match="layer 3 .* by inf"):
         compress([*weights[:2], torch.zeros_like(weights[2])], target)
     with pytest.raises(HypothesisNotMet, match="width is 30, needed above 2 rank = 30"):
         compress(weights, target, rank=15)
     with pytest.raises(ShapeMismatch, match="layer 1 has 20 rows, needed 30"):
-        compress(networks.orthogonal([D, 20, D], 0), target)
+        compress(dl.orthogonal([D, 20, D], 0), target)
     with pytest.raises(ShapeMismatch, match="layer 2 has 40 rows"):
-        compress(networks.orthogonal([D, D, 40], 0), torch.zeros(40, D, dtype=torch.float64))
+        compress(dl.orthogonal([D, D, 40], 0), torch.zeros(40, D, dtype=torch.float64))
     with pytest.raises(ShapeMismatch, match="target has shape"):
         descend_target(weights, target[:R], ETA, 1)
     with pytest.raises(ShapeMismatch, match="frame has shape"):

@@ -9,8 +9,8 @@ import torch
 from numba import njit
 from scipy.special import expi
 
-from dlnlib import flow, losses
-from dlnlib.kernels.elapsed import log_elapsed
+import dlnlib as dl
+from dlnlib._kernels.elapsed import log_elapsed
 
 
 @njit
@@ -22,23 +22,25 @@ ONE = torch.ones(1, 1, dtype=torch.float64)
 
 
 def test_time_of_one_layer_on_one_datum():
-    run = flow.follow([0.3 * ONE], ONE, losses.exponential, until=1e9, per_decade=1)  # e^w - e^0.3 = t
+    run = dl.flow([0.3 * ONE], ONE, dl.exponential, until=1e9, per_decade=1)  # e^w - e^0.3 = t
     w = run.predictor[1:, 0]
     exact = w + torch.log(-torch.expm1(0.3 - w))
     torch.testing.assert_close(run.clocks["log_time"][1:], exact, rtol=0, atol=1e-6)
 
 
 def test_time_of_two_balanced_layers_on_one_datum():
-    run = flow.follow([ONE, ONE], ONE, losses.exponential, until=500.0, per_decade=2)  # da/dt = a e^{-a^2}
+    run = dl.flow([ONE, ONE], ONE, dl.exponential, until=500.0, per_decade=2)  # da/dt = a e^{-a^2}
     s = run.weights[0][1:, 0, 0] ** 2
     exact = torch.log(torch.as_tensor((expi(s.numpy()) - expi(1.0)) / 2))
     torch.testing.assert_close(run.clocks["log_time"][1:], exact, rtol=0, atol=1e-5)
 
 
 def test_time_of_a_polynomial_tail():
-    run = flow.follow([0.5 * ONE], ONE, losses.polynomial, until_norm=1e6)  # ((1 + w)^3 - 1.5^3)/3 = t
+    run = dl.flow([0.5 * ONE], ONE, dl.polynomial, until_norm=1e6)  # ((1 + w)^3 - 1.5^3)/3 = t
     w = run.predictor[1:, 0]
-    torch.testing.assert_close(run.clocks["log_time"][1:], (((1 + w) ** 3 - 1.5**3) / 3).log(), rtol=0, atol=5e-3)
+    torch.testing.assert_close(
+        run.clocks["log_time"][1:], (((1 + w) ** 3 - 1.5**3) / 3).log(), rtol=0, atol=5e-3
+    )
 
 
 @pytest.mark.parametrize("order", [1, -1])

@@ -1,4 +1,5 @@
-"""However a run ends, its kernel ends with it, also in the midst of a compiled call, and nothing is left."""
+"""However a run ends, its kernel ends with it, also in the midst of a compiled call, and nothing is
+left."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ import psutil
 import pytest
 from conftest import ROOT
 
-# A call into C that keeps the interpreter lock: nothing in the kernel's own Python can act until it returns.
+# A call into C that keeps the interpreter lock: nothing in the kernel's own Python can act until it
+# returns.
 HELD = "import ctypes\nctypes.PyDLL(None).sleep(600)"
 COMPILED = """\
 from numba import njit
@@ -30,19 +32,29 @@ spin(10**15)"""
 
 @pytest.fixture
 def start(toy_book, tmp_path):
-    """Start a run whose chapter calls this code; returns the command's process and its kernel's pid."""
+    """Start a run whose chapter calls this code; returns the command's process and its kernel's
+    pid."""
     started, temporary = tmp_path / "started", tmp_path / "temporary"
     temporary.mkdir()
     running = []
 
     def begin(code: str):
         chapter = toy_book / "book" / "toys" / "halving.md"
-        ready = f"def ready():\n    import os\n    open({str(started)!r}, 'w').write(f'{{os.getpid()}}.')\n"
+        ready = (
+            f"def ready():\n    import os\n    open({str(started)!r}, "
+            f"'w').write(f'{{os.getpid()}}.')\n"
+        )
         code = code if "ready()" in code else f"ready()\n{code}"
-        chapter.write_text(chapter.read_text().replace("x = factor**steps", f"{ready}{code}\nx = 1"))
+        chapter.write_text(
+            chapter.read_text().replace("x = factor**steps", f"{ready}{code}\nx = 1")
+        )
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         command = [sys.executable, "-m", "dlnlib.cli", "run", "halving"]
-        running.append(subprocess.Popen(command, cwd=toy_book, env=environment, stderr=subprocess.PIPE, text=True))
+        running.append(
+            subprocess.Popen(
+                command, cwd=toy_book, env=environment, stderr=subprocess.PIPE, text=True
+            )
+        )
         wait_until(lambda: started.is_file() and started.read_text().endswith("."), 120)
         return running[0], psutil.Process(int(started.read_text()[:-1]))
 
@@ -79,7 +91,10 @@ def test_a_run_that_is_asked_to_end_does_so_within_a_second(start, toy_book, tmp
     command.send_signal(number)
     said = command.communicate()[1]
     assert time.monotonic() - begin < (1 if quiet() else 5)
-    assert (command.returncode, said) == (128 + number, "dlnlib: interrupted; nothing was written\n")
+    assert (command.returncode, said) == (
+        128 + number,
+        "dlnlib: interrupted; nothing was written\n",
+    )
     wait_until(lambda: gone(kernel), 1)
     assert left(tmp_path) == [] and not (toy_book / "halving-run").exists()
 
@@ -98,7 +113,9 @@ def test_a_run_that_is_killed_takes_its_kernel_with_it(start, toy_book, tmp_path
     assert not (toy_book / "halving-run").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux tells a process that its parent is gone"
+)
 def test_a_kernel_ends_with_its_keeper(start, tmp_path):
     command, kernel = start(HELD)
     kernel.parent().kill()

@@ -1,4 +1,5 @@
-"""W23: compression and discrimination against scikit-learn and numpy, the ideal law to rounding, the moved mode."""
+"""W23: compression and discrimination against scikit-learn and numpy, the ideal law to rounding,
+the moved mode."""
 
 from __future__ import annotations
 
@@ -8,9 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from dlnlib import features, networks
-from dlnlib.compression import compress, descend_target
-from dlnlib.errors import BadData, BadLabel, BadParameter, HypothesisNotMet, NonFinite, ShapeMismatch
+import dlnlib as dl
+from dlnlib import measure, theory
+from dlnlib.dynamics.target_descent import descend_target
+from dlnlib.errors import (
+    BadData,
+    BadLabel,
+    BadParameter,
+    HypothesisNotMet,
+    NonFinite,
+    ShapeMismatch,
+)
+from dlnlib.theory.compression import compress
 
 K, N_EACH, L, EPS = 3, 4, 5, 0.3
 N = K * N_EACH
@@ -22,19 +32,19 @@ def normal(*shape, seed=0):
 
 
 def frames(d, seed=3, runs=()):
-    return networks.orthogonal([d] * L, seed, runs=runs)
+    return dl.orthogonal([d] * L, seed, runs=runs)
 
 
 def orthonormal(d=N):
-    return networks.orthogonal([N, d], 7)[0]
+    return dl.orthogonal([N, d], 7)[0]
 
 
-# --- what is measured ------------------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------
 
 
 def test_features_are_the_products_of_the_layers():
-    weights, x = networks.gaussian([6, 5, 4, 3], 1, runs=(2,)), normal(6, N)
-    found = features.features(weights, x)
+    weights, x = dl.gaussian([6, 5, 4, 3], 1, runs=(2,)), normal(6, N)
+    found = measure.layer_features(weights, x)
     assert [tuple(z.shape) for z in found] == [(2, 6, N), (2, 5, N), (2, 4, N), (2, 3, N)]
     for run in range(2):
         by_hand = weights[1][run] @ (weights[0][run] @ x)
@@ -46,17 +56,21 @@ def test_scatter_is_that_of_discriminant_analysis():
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     z, labels = normal(6, N) + 2 * normal(6, K, seed=1)[:, LABELS], LABELS.numpy()
-    fitted = LinearDiscriminantAnalysis(solver="svd", store_covariance=True).fit(z.numpy().T, labels)
-    within, between = features.scatter(z, LABELS)
+    fitted = LinearDiscriminantAnalysis(solver="svd", store_covariance=True).fit(
+        z.numpy().T, labels
+    )
+    within, between = measure.class_scatter(z, LABELS)
     assert within.item() == pytest.approx(np.trace(fitted.covariance_), rel=1e-12)
     assert between.item() == pytest.approx(np.trace(np.cov(fitted.means_.T, bias=True)), rel=1e-12)
-    assert features.compression(z, LABELS).item() == pytest.approx((within / between).item(), rel=1e-14)
+    assert measure.class_compression(z, LABELS).item() == pytest.approx(
+        (within / between).item(), rel=1e-14
+    )
 
 
 def test_unequal_classes_count_the_mean_of_all_samples():
     labels = torch.tensor([0, 0, 0, 1, 1])
     z = torch.tensor([[0.0, 1.0, 2.0, 10.0, 12.0]], dtype=torch.float64)
-    within, between = features.scatter(z, labels)
+    within, between = measure.class_scatter(z, labels)
     assert within.item() == pytest.approx((2 + 2) / 5)  # deviations -1, 0, 1 and -1, 1
     assert between.item() == pytest.approx(((1 - 5) ** 2 + (11 - 5) ** 2) / 2)
 
@@ -68,20 +82,22 @@ def test_discrimination_is_one_minus_the_largest_cosine_of_means():
     means = np.stack([z[:, LABELS == k].mean(1).numpy() for k in range(K)])
     cosines = cosine_similarity(means)
     largest = max(cosines[np.triu_indices(K, 1)])
-    assert features.discrimination(z, LABELS).item() == pytest.approx(1 - largest, rel=1e-12)
-    assert torch.allclose(features.class_cosines(z, LABELS), torch.from_numpy(cosines), atol=1e-14)
+    assert measure.class_discrimination(z, LABELS).item() == pytest.approx(1 - largest, rel=1e-12)
+    assert torch.allclose(measure.class_cosines(z, LABELS), torch.from_numpy(cosines), atol=1e-14)
 
 
 def test_opposite_means_are_discriminated_beyond_one():
     z = torch.tensor([[1.0, 1.0, -1.0, -1.0]], dtype=torch.float64)
-    assert features.discrimination(z, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(2)
+    assert measure.class_discrimination(z, torch.tensor([0, 0, 1, 1])).item() == pytest.approx(2)
 
 
 def test_runs_are_measured_one_by_one():
     z = normal(4, 2, 6, N)
-    for measure in (features.compression, features.discrimination):
-        assert measure(z, LABELS).shape == (4, 2)
-        assert measure(z, LABELS)[3, 1].item() == pytest.approx(measure(z[3, 1], LABELS).item(), rel=1e-14)
+    for score in (measure.class_compression, measure.class_discrimination):
+        assert score(z, LABELS).shape == (4, 2)
+        assert score(z, LABELS)[3, 1].item() == pytest.approx(
+            score(z[3, 1], LABELS).item(), rel=1e-14
+        )
 
 
 @pytest.mark.parametrize(
@@ -97,67 +113,80 @@ def test_runs_are_measured_one_by_one():
 )
 def test_bad_labels_are_named(labels, error, words):
     with pytest.raises(error, match=words):
-        features.compression(normal(3, 4), torch.tensor(labels))
+        measure.class_compression(normal(3, 4), torch.tensor(labels))
 
 
 def test_undefined_measures_are_named():
     same = torch.ones(3, 4, dtype=torch.float64)
     with pytest.raises(BadData, match="class means coincide"):
-        features.compression(same, torch.tensor([0, 0, 1, 1]))
+        measure.class_compression(same, torch.tensor([0, 0, 1, 1]))
     centred = torch.tensor([[1.0, -1.0, 1.0, 2.0]], dtype=torch.float64)
     with pytest.raises(BadData, match="mean of a class is zero"):
-        features.discrimination(centred, torch.tensor([0, 0, 1, 1]))
+        measure.class_discrimination(centred, torch.tensor([0, 0, 1, 1]))
     with pytest.raises(NonFinite):
-        features.discrimination(centred * math.nan, torch.tensor([0, 0, 1, 1]))
+        measure.class_discrimination(centred * math.nan, torch.tensor([0, 0, 1, 1]))
 
 
-# --- the ideal weights -----------------------------------------------------------------------------------------------
+# --- the ideal weights ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scale", [1.0, 100.0])
 def test_ideal_weights_have_the_closed_law(scale):
     x = orthonormal(20)
-    weights = features.ideal_weights(features.interpolation(x, LABELS, scale), frames(20), EPS)
-    layers = features.features(weights, x)
-    measured = torch.stack([features.compression(z, LABELS) for z in layers[:-1]])
-    law = features.ideal_compression(K, N_EACH, L, EPS, scale)
+    weights = theory.ideal_weights(theory.interpolating_map(x, LABELS, scale), frames(20), EPS)
+    layers = measure.layer_features(weights, x)
+    measured = torch.stack([measure.class_compression(z, LABELS) for z in layers[:-1]])
+    law = theory.ideal_compression(K, N_EACH, L, EPS, scale)
     assert torch.allclose(measured, law, rtol=1e-13)
     assert law[0].item() == pytest.approx((N_EACH - 1) * K / (K - 1))
-    assert not torch.allclose(measured, features.ideal_compression(K, N_EACH + 1, L, EPS, scale), rtol=1e-2)
-    assert torch.allclose(scale * layers[-1], features.one_hot(LABELS), atol=1e-13)
-    within, between = features.scatter(layers[2], LABELS)
+    assert not torch.allclose(
+        measured, theory.ideal_compression(K, N_EACH + 1, L, EPS, scale), rtol=1e-2
+    )
+    assert torch.allclose(scale * layers[-1], dl.one_hot(LABELS), atol=1e-13)
+    within, between = measure.class_scatter(layers[2], LABELS)
     assert within.item() == pytest.approx(EPS**4 * (1 - 1 / N_EACH), rel=1e-13)
-    assert between.item() == pytest.approx((N_EACH / scale**2) ** (2 / L) * (K - 1) / (N_EACH * K), rel=1e-13)
-    assert all(abs(features.discrimination(z, LABELS).item() - 1) < 1e-13 for z in layers)
+    assert between.item() == pytest.approx(
+        (N_EACH / scale**2) ** (2 / L) * (K - 1) / (N_EACH * K), rel=1e-13
+    )
+    assert all(abs(measure.class_discrimination(z, LABELS).item() - 1) < 1e-13 for z in layers)
 
 
 def test_ideal_weights_are_balanced_and_have_the_singular_values():
     product = normal(K, 20)
-    weights = features.ideal_weights(product, frames(20, runs=(2,)), EPS)
-    assert torch.allclose(networks.end_to_end(weights)[1], product, atol=1e-12)
+    weights = theory.ideal_weights(product, frames(20, runs=(2,)), EPS)
+    assert torch.allclose(dl.end_to_end(weights)[1], product, atol=1e-12)
     for below, above in zip(weights[:-2], weights[1:-1], strict=True):
         assert torch.allclose(above.mT @ above, below @ below.mT, atol=1e-12)
-    expected = torch.cat([torch.linalg.svdvals(product) ** (1 / L), EPS * torch.ones(20 - K, dtype=torch.float64)])
-    assert torch.allclose(torch.linalg.svdvals(weights[1][0]), expected.sort(descending=True).values, atol=1e-12)
+    expected = torch.cat(
+        [torch.linalg.svdvals(product) ** (1 / L), EPS * torch.ones(20 - K, dtype=torch.float64)]
+    )
+    assert torch.allclose(
+        torch.linalg.svdvals(weights[1][0]), expected.sort(descending=True).values, atol=1e-12
+    )
 
 
 def test_ideal_features_have_the_gram_matrices_of_the_ideal_weights():
     x, product = normal(20, N), normal(K, 20, seed=2)  # any data, any product
-    layers = features.features(features.ideal_weights(product, frames(20), EPS), x)
-    predicted = features.ideal_features(product, x, L, EPS)
+    layers = measure.layer_features(theory.ideal_weights(product, frames(20), EPS), x)
+    predicted = theory.ideal_features(product, x, L, EPS)
     assert len(predicted) == L
     for z, model in zip(layers, predicted, strict=False):
         assert torch.allclose(z.mT @ z, model.mT @ model, rtol=1e-11, atol=1e-11)
-    other = features.ideal_features(product, x, L, 1.1 * EPS)
+    other = theory.ideal_features(product, x, L, 1.1 * EPS)
     assert not torch.allclose(layers[2].mT @ layers[2], other[2].mT @ other[2], rtol=1e-3)
 
 
 def test_the_first_of_balanced_layers_tells_all_features():
-    x, weights = normal(20, N), features.ideal_weights(normal(K, 20, seed=2), frames(20, runs=(2,)), EPS)
-    for z, model in zip(features.features(weights, x), features.balanced_features(weights[0], x, L), strict=False):
+    x, weights = (
+        normal(20, N),
+        theory.ideal_weights(normal(K, 20, seed=2), frames(20, runs=(2,)), EPS),
+    )
+    for z, model in zip(
+        measure.layer_features(weights, x), theory.balanced_features(weights[0], x, L), strict=False
+    ):
         assert torch.allclose(z.mT @ z, model.mT @ model, rtol=1e-11, atol=1e-11)
-    bent = features.features([weights[0], 2 * weights[1], *weights[2:]], x)[2]
-    model = features.balanced_features(weights[0], x, L)[2]
+    bent = measure.layer_features([weights[0], 2 * weights[1], *weights[2:]], x)[2]
+    model = theory.balanced_features(weights[0], x, L)[2]
     assert not torch.allclose(bent.mT @ bent, model.mT @ model, rtol=0.1)
 
 
@@ -165,9 +194,9 @@ def test_discrimination_is_linear_to_first_order_in_the_noise():
     errors = []
     for size in (1e-2, 1e-3):
         x = orthonormal(20) + size * normal(20, N) / math.sqrt(20 * N)
-        model = features.ideal_features(features.interpolation(x, LABELS), x, L, 1e-2)
-        measured = torch.stack([features.discrimination(z, LABELS) for z in model])
-        line = features.discrimination_line(x, LABELS, L)
+        model = theory.ideal_features(theory.interpolating_map(x, LABELS), x, L, 1e-2)
+        measured = torch.stack([measure.class_discrimination(z, LABELS) for z in model])
+        line = theory.discrimination_line(x, LABELS, L)
         assert line[-1].item() == 1
         errors.append((measured - line[:-1]).abs().max().item())
         assert (1 - measured[0]).abs() > 50 * errors[-1]
@@ -176,20 +205,22 @@ def test_discrimination_is_linear_to_first_order_in_the_noise():
 
 def test_interpolation_needs_independent_inputs():
     x = orthonormal(20)
-    assert torch.allclose(2 * features.interpolation(x, LABELS, 2.0) @ x, features.one_hot(LABELS), atol=1e-13)
+    assert torch.allclose(
+        2 * theory.interpolating_map(x, LABELS, 2.0) @ x, dl.one_hot(LABELS), atol=1e-13
+    )
     with pytest.raises(HypothesisNotMet, match="not independent"):
-        features.interpolation(x[:, [0] * N], LABELS)
+        theory.interpolating_map(x[:, [0] * N], LABELS)
     with pytest.raises(HypothesisNotMet, match="not independent"):
-        features.interpolation(normal(N - 1, N), LABELS)
+        theory.interpolating_map(normal(N - 1, N), LABELS)
     with pytest.raises(ShapeMismatch):
-        features.interpolation(x[:, 1:], LABELS)
+        theory.interpolating_map(x[:, 1:], LABELS)
 
 
-# --- what training makes of them -------------------------------------------------------------------------------------
+# --- what training makes of them ------------------------------------------------------------------
 
 
 def test_two_layers_move_to_one_over_root_two():
-    rho, lead = features.moved_mode(2, 1e6, 1e-3)
+    rho, lead = theory.moved_mode(2, 1e6, 1e-3)
     assert rho == pytest.approx(1e-3 / math.sqrt(2), rel=1e-8)
     assert lead == pytest.approx(1e6, rel=1e-8)
 
@@ -205,27 +236,29 @@ def test_the_moved_mode_is_what_small_steps_make(overlap):
         target = sigma * torch.tensor([[overlap, rest]], dtype=torch.float64)
         final = descend_target(layers, target, eta, round(40 / eta)).final
         found.append(torch.linalg.svdvals(final[0])[1].item())
-    rho, _ = features.moved_mode(depth, sigma, eps, overlap)
+    rho, _ = theory.moved_mode(depth, sigma, eps, overlap)
     assert 2 * found[1] - found[0] == pytest.approx(rho, rel=1e-6)  # Richardson: error O(eta^2)
-    assert rho != pytest.approx(features.moved_mode(depth, sigma, eps, overlap + 0.1)[0], rel=1e-3)
+    assert rho != pytest.approx(theory.moved_mode(depth, sigma, eps, overlap + 0.1)[0], rel=1e-3)
 
 
 def test_training_moves_as_many_as_there_are_classes():
     x = orthonormal()
-    net = compress(networks.orthogonal([N] * L + [K], 1, EPS), features.one_hot(LABELS) @ x.mT)
+    net = compress(dl.orthogonal([N] * L + [K], 1, EPS), dl.one_hot(LABELS) @ x.mT)
     small = descend_target(net.weights, net.target, 0.02, 3000)
     rest = descend_target(net.rest, net.rest_target, 0.02, 3000)
-    layers = features.features(net.restore(small.final, rest.final), x)
-    measured = torch.stack([features.compression(z, LABELS) for z in layers[:L]])
+    layers = measure.layer_features(net.restore(small.final, rest.final), x)
+    measured = torch.stack([measure.class_compression(z, LABELS) for z in layers[:L]])
     s = torch.linalg.svdvals(small.final[0])
-    law = features.ideal_compression(K, N_EACH, L, EPS, moved=s[K:].tolist(), leading=s[:K].square().mean().item())
-    ideal = features.ideal_compression(K, N_EACH, L, EPS)
+    law = theory.ideal_compression(
+        K, N_EACH, L, EPS, moved=s[K:].tolist(), leading=s[:K].square().mean().item()
+    )
+    ideal = theory.ideal_compression(K, N_EACH, L, EPS)
     assert (measured[1] / law[1] - 1).abs() < 0.1 * (measured[1] / ideal[1] - 1).abs()
 
 
 @pytest.mark.parametrize("bad", [dict(depth=1), dict(sigma=0.0), dict(eps=-1.0), dict(overlap=1.0)])
 def test_bad_modes_are_named(bad):
     with pytest.raises(BadParameter):
-        features.moved_mode(**{"depth": 3, "sigma": 1.0, "eps": 0.1, **bad})
+        theory.moved_mode(**{"depth": 3, "sigma": 1.0, "eps": 0.1, **bad})
     with pytest.raises(BadParameter):
-        features.ideal_compression(1, 5, 3, 0.1)
+        theory.ideal_compression(1, 5, 3, 0.1)

@@ -1,4 +1,5 @@
-"""What a user's machine may hold, and what changes nothing of a run: settings, modules, kernels, places."""
+"""What a user's machine may hold, and what changes nothing of a run: settings, modules, kernels,
+places."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from dlnlib.execute import Workshop
+from dlnlib.book.execute import Workshop
 
 CHAPTER = Path("book", "toys", "halving.md")
 COMMAND = [sys.executable, "-P", "-m", "dlnlib.cli"]
@@ -26,10 +27,13 @@ x = factor**steps"""
 
 
 def run(*arguments, book, start=(), **environment):
-    """The command in a process of its own, with these environment variables changed (None: unset)."""
+    """The command in a process of its own, with these environment variables changed (None:
+    unset)."""
     changed = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     changed = {name: str(value) for name, value in changed.items() if value is not None}
-    return subprocess.run([*start, *COMMAND, *arguments], cwd=book, env=changed, capture_output=True, text=True)
+    return subprocess.run(
+        [*start, *COMMAND, *arguments], cwd=book, env=changed, capture_output=True, text=True
+    )
 
 
 def test_a_kernel_finds_no_module_through_a_relative_path(monkeypatch):
@@ -45,11 +49,17 @@ def test_a_kernel_finds_no_module_through_a_relative_path(monkeypatch):
 
 
 def test_a_hostile_home_changes_nothing(toy_book, tmp_path):
-    """Another python3 kernel, settings of Jupyter, IPython and matplotlib, modules beside the chapter and here,
-    a narrow locale, an interpreter that stops at warnings: the run is the same."""
+    """Another python3 kernel, settings of Jupyter, IPython and matplotlib, modules beside the
+    chapter and here, a narrow locale, an interpreter that stops at warnings: the run is the same.
+    """
     home = tmp_path / "home"
     kernel = home / "jupyter" / "kernels" / "python3"
-    for folder in (kernel, home / "ipython" / "profile_default" / "startup", home / "matplotlib", home / "config"):
+    for folder in (
+        kernel,
+        home / "ipython" / "profile_default" / "startup",
+        home / "matplotlib",
+        home / "config",
+    ):
         folder.mkdir(parents=True)
     spec = {"argv": ["false"], "display_name": "Another", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(spec))
@@ -103,15 +113,28 @@ def test_a_closed_output_hides_no_verdict(toy_book, arguments):
     assert done.returncode == expected and done.stderr == "", done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mount points and networks of one's own are Linux's")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="mount points and networks of one's own are Linux's"
+)
 def test_a_mount_point_without_a_network(toy_book):
-    """The output lies on another device than its parent, and the machine has no network, not even its own."""
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode:
+    """The output lies on another device than its parent, and the machine has no network, not even
+    its own."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rmn", "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine lets nobody have a mount point of their own")
     (toy_book / "out").mkdir()
     script = 'mount -t tmpfs none out && "$@" && mv out/* kept/ && [ -z "$(ls -A out)" ]'
     (toy_book / "kept").mkdir()
-    done = run("run", "halving", "-o", "out", book=toy_book, start=("unshare", "-rmn", "sh", "-c", script, "sh"))
+    done = run(
+        "run",
+        "halving",
+        "-o",
+        "out",
+        book=toy_book,
+        start=("unshare", "-rmn", "sh", "-c", script, "sh"),
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (toy_book / "kept").iterdir()) == [
         "halving.html",
@@ -131,7 +154,10 @@ def test_a_mount_point_without_a_network(toy_book):
     ],
 )
 def test_a_full_or_locked_disk(toy_book, mount, arguments, words):
-    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode
+    ):
         pytest.skip("this machine lets nobody have a mount point of their own")
     for name in ("out", "temporary"):
         (toy_book / name).mkdir()
@@ -142,7 +168,9 @@ def test_a_full_or_locked_disk(toy_book, mount, arguments, words):
         start=("unshare", "-rm", "sh", "-c", script, "sh"),
         TMPDIR=toy_book / "temporary",
     )
-    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
     assert (toy_book / "left").read_text().split() == ["out:", "temporary:"]
 
 

@@ -1,4 +1,5 @@
-"""Descent with any input covariance against autograd; the first order against finite differences; one mode exactly."""
+"""Descent with any input covariance against autograd; the first order against finite differences;
+one mode exactly."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ import math
 import pytest
 import torch
 
-from dlnlib import compression, leakage, networks
+import dlnlib as dl
+from dlnlib import dynamics, theory
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
 
 D, R, ETA = 10, 2, 0.05
@@ -20,14 +22,14 @@ def normal(*shape, seed=0):
 def problem(outputs=D):
     target = normal(outputs, R, seed=1) @ normal(R, D, seed=2) / D
     E = normal(D, D, seed=3)
-    return networks.orthogonal([D, D, D, outputs], 4, 0.8), target, (E + E.T) / 4
+    return dl.orthogonal([D, D, D, outputs], 4, 0.8), target, (E + E.T) / 4
 
 
 def test_descends_the_squared_loss_of_data():
     x, y = normal(D, 40, seed=5), normal(3, 40, seed=6)
     P = torch.diag(torch.arange(1.0, D + 1).double())
-    weights = networks.gaussian([D, 7, 3], 7)
-    found = leakage.descend_covariance(weights, x @ x.T, y @ x.T, 1e-3, 3, first=P)
+    weights = dl.gaussian([D, 7, 3], 7)
+    found = dynamics.descend_covariance(weights, x @ x.T, y @ x.T, 1e-3, 3, first=P)
     for _ in range(3):
         leaves = [W.detach().requires_grad_() for W in weights]
         loss = (leaves[1] @ leaves[0] @ x - y).square().sum() / 2
@@ -41,40 +43,48 @@ def test_descends_the_squared_loss_of_data():
 def test_first_order_is_the_derivative_in_delta(outputs):
     weights, target, E = problem(outputs)
     one, change = torch.eye(D, dtype=torch.float64), target @ E
-    at, V = leakage.first_order(weights, target, E, change, ETA, 60)
+    at, V = dynamics.response_to_covariance(weights, target, E, change, ETA, 60)
     h = 1e-5
-    plus, minus = (leakage.descend_covariance(weights, one + s * E, target + s * change, ETA, 60) for s in (h, -h))
+    plus, minus = (
+        dynamics.descend_covariance(weights, one + s * E, target + s * change, ETA, 60)
+        for s in (h, -h)
+    )
     for a, b, v in zip(plus, minus, V, strict=True):
         torch.testing.assert_close((a - b) / (2 * h), v, rtol=1e-6, atol=1e-8)
-    exact = compression.descend_target(weights, target, ETA, 60).final
+    exact = dynamics.descend_target(weights, target, ETA, 60).final
     for a, b in zip(at, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-13)
 
 
 def test_the_repeated_block_follows_one_number_for_each_curvature():
     weights, target, E = problem()
-    net = compression.compress(weights, target)
+    net = theory.compress(weights, target)
     m, F = net.multiplicity, net.frames[0]
-    diagonal = torch.linspace(0.5, 2.0, D, dtype=torch.float64)  # no coupling between blocks: exact at any size
-    found = leakage.descend_covariance(weights, F * diagonal @ F.T, target @ (F * diagonal @ F.T), ETA, 60)
-    expected = leakage.repeated_value([0.8] * 3, diagonal[-m:], ETA, 60)
-    assert leakage.off_blocks(net, found).max() < 1e-13
-    torch.testing.assert_close(leakage.distinct(net, found), expected.sort(-1).values, rtol=1e-12, atol=0)
+    # no coupling between blocks: exact at any size
+    diagonal = torch.linspace(0.5, 2.0, D, dtype=torch.float64)
+    found = dynamics.descend_covariance(
+        weights, F * diagonal @ F.T, target @ (F * diagonal @ F.T), ETA, 60
+    )
+    expected = theory.repeated_value([0.8] * 3, diagonal[-m:], ETA, 60)
+    assert theory.off_blocks(net, found).max() < 1e-13
+    torch.testing.assert_close(
+        theory.distinct_singular_values(net, found), expected.sort(-1).values, rtol=1e-12, atol=0
+    )
 
 
 def test_off_blocks_and_batches():
     weights, target, E = problem()
-    net = compression.compress(weights, target)
+    net = theory.compress(weights, target)
     one = torch.eye(D, dtype=torch.float64)
     C = torch.stack([one, one + 0.1 * E])
-    found = leakage.descend_covariance(weights, C, target @ C, ETA, 60)
-    size = leakage.off_blocks(net, found)
+    found = dynamics.descend_covariance(weights, C, target @ C, ETA, 60)
+    size = theory.off_blocks(net, found)
     assert size.shape == (3, 2) and size[:, 0].max() < 1e-13 and size[:, 1].min() > 1e-3
     with pytest.raises(BadParameter, match="curvature"):
-        leakage.repeated_value([1.0], torch.zeros(1), ETA, 2)
+        theory.repeated_value([1.0], torch.zeros(1), ETA, 2)
     with pytest.raises(ShapeMismatch, match="covariance"):
-        leakage.descend_covariance(weights, C[..., :3], target, ETA, 2)
+        dynamics.descend_covariance(weights, C[..., :3], target, ETA, 2)
     with pytest.raises(NonFinite, match="diverged"):
-        leakage.descend_covariance(weights, 1e6 * C, target, ETA, 60)
+        dynamics.descend_covariance(weights, 1e6 * C, target, ETA, 60)
     with pytest.raises(NonFinite, match="NaN"):
-        leakage.descend_covariance(weights, C * math.nan, target, ETA, 2)
+        dynamics.descend_covariance(weights, C * math.nan, target, ETA, 2)

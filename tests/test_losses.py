@@ -8,10 +8,11 @@ import mpmath as mp
 import pytest
 import torch
 
+import dlnlib as dl
 from dlnlib import losses
 from dlnlib.errors import BadParameter
 
-LOSSES = [losses.exponential, losses.logistic, losses.polynomial, losses.squared]
+LOSSES = [dl.exponential, dl.logistic, dl.polynomial, dl.squared]
 MONOTONE = LOSSES[:3]
 EXACT = {
     "exponential": lambda m: mp.exp(-m),
@@ -39,13 +40,14 @@ def grid() -> torch.Tensor:
     """Margins -1e3 .. 1e6, dense where formulas change and where logs cross zero."""
     tails = torch.logspace(-12, 6, 181, dtype=torch.float64)
     near = torch.linspace(-2, 2, 401, dtype=torch.float64)
-    crossing = losses.logistic.CROSSING[0] + torch.logspace(-15, 0, 31, dtype=torch.float64)
+    crossing = dl.logistic.CROSSING[0] + torch.logspace(-15, 0, 31, dtype=torch.float64)
     dead = torch.tensor([36.7, 37.0, 700.0, 709.0, 745.0, 760.0, 1e6], dtype=torch.float64)
     return torch.cat([-tails[tails <= 1e3], tails, near, crossing, -crossing, dead])
 
 
 def discrepancy(measured: torch.Tensor, exact: list, absolute: float = 1e-290) -> float:
-    """Largest |measured - exact| / max(|exact|, absolute); by default relative, short of subnormal numbers."""
+    """Largest |measured - exact| / max(|exact|, absolute); by default relative, short of subnormal
+    numbers."""
     worst = mp.mpf(0)
     for value, truth in zip(measured.tolist(), exact, strict=True):
         worst = max(worst, abs(mp.mpf(value) - truth) / max(abs(truth), absolute))
@@ -71,10 +73,10 @@ def test_logs_of_the_squared_loss():
     m = grid()
     m = m[m != 1]
     exact = [mp.log(abs(SLOPE["squared"](mp.mpf(x)))) for x in m.tolist()]
-    assert discrepancy(losses.squared.log_slopes(m), exact) < 1e-15
+    assert discrepancy(dl.squared.log_slopes(m), exact) < 1e-15
     exact = [mp.log(EXACT["squared"](mp.mpf(x))) for x in m.tolist()]
-    assert discrepancy(losses.squared.log_loss(m), exact, absolute=1.0) < 1e-15
-    assert losses.squared.log_slopes(torch.ones(1, dtype=torch.float64)).item() == -math.inf
+    assert discrepancy(dl.squared.log_loss(m), exact, absolute=1.0) < 1e-15
+    assert dl.squared.log_slopes(torch.ones(1, dtype=torch.float64)).item() == -math.inf
 
 
 @every_loss
@@ -84,12 +86,15 @@ def test_plain_values_and_slopes(loss):
     assert discrepancy(loss.values(m), [EXACT[loss.name](mp.mpf(x)) for x in m.tolist()]) < 1e-15
     assert discrepancy(loss.slopes(m), [SLOPE[loss.name](mp.mpf(x)) for x in m.tolist()]) < 1e-15
     slopes = loss.slope_sign(m) * torch.exp(loss.log_slopes(m))
-    torch.testing.assert_close(slopes, loss.slopes(m), rtol=2e-13, atol=0)  # exp of a log of size 700 loses 3 digits
+    # exp of a log of size 700 loses 3 digits
+    torch.testing.assert_close(slopes, loss.slopes(m), rtol=2e-13, atol=0)
 
 
 @every_loss
 def test_autograd_of_log_loss_is_the_slope_of_the_log(loss):
-    m = torch.cat([grid(), torch.tensor([1e9, 1e12, 0.0, -1e3], dtype=torch.float64)]).requires_grad_()
+    m = torch.cat(
+        [grid(), torch.tensor([1e9, 1e12, 0.0, -1e3], dtype=torch.float64)]
+    ).requires_grad_()
     (gradient,) = torch.autograd.grad(loss.log_loss(m).sum(), m)
     m = m.detach()
     expected = loss.slope_sign(m) * torch.exp(loss.log_slopes(m) - loss.log_loss(m))
@@ -112,7 +117,8 @@ def test_inverse_undoes_log_loss(loss):
     m = torch.cat([m, torch.tensor([1e9, 1e12], dtype=torch.float64)])
     m = m[m < 0.9] if loss.name == "squared" else m
     back = loss.inverse(loss.log_loss(m))
-    # log l is itself rounded, and where |m| is small or l is a power of m an error of eps in it is eps * l / |l'|.
+    # log l is itself rounded, and where |m| is small or l is a power of m an error of eps in it is
+    # eps * l / |l'|.
     s = loss.log_loss(m)
     condition = (1 + s.abs()) * torch.exp(s - loss.log_slopes(m))
     assert ((back - m).abs() <= 4e-16 * (condition + m.abs())).all()
@@ -121,7 +127,9 @@ def test_inverse_undoes_log_loss(loss):
 @every_loss
 def test_log_risk_is_the_log_of_the_mean(loss):
     m = torch.randn(3, 4, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(loss.log_risk(m), loss.values(m).mean(-1).log(), rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(
+        loss.log_risk(m), loss.values(m).mean(-1).log(), rtol=1e-14, atol=1e-15
+    )
 
 
 @monotone_loss
@@ -158,4 +166,4 @@ def test_unknown_name_is_told():
 def test_a_planted_error_of_one_permille_is_seen():
     m = grid()
     exact = [mp.log(EXACT["logistic"](mp.mpf(x))) for x in m.tolist()]
-    assert discrepancy(losses.logistic.log_loss(m) * 1.001, exact) > 9e-4
+    assert discrepancy(dl.logistic.log_loss(m) * 1.001, exact) > 9e-4

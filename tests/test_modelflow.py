@@ -1,4 +1,5 @@
-"""The flow of models: against the compiled engine, closed forms with kinks, its order, and refusals."""
+"""The flow of models: against the compiled engine, closed forms with kinks, its order, and
+refusals."""
 
 from __future__ import annotations
 
@@ -10,24 +11,27 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from dlnlib import data, flow, invariants, kkt, losses, models, networks
-from dlnlib import feedforward as ff
+import dlnlib as dl
+from dlnlib import dynamics, measure, networks
+from dlnlib.dynamics.kinks import _Run
 from dlnlib.errors import BadParameter, IntegratorStalled, NonFinite, VanishingGradient
 
 F64 = torch.float64
-EXP = losses.exponential
-SIX = data.six_points()
+EXP = dl.exponential
+SIX = dl.six_points()
 
 
 def start(dims, z, loss):
-    return networks.meeting_assumption_2(lambda seed: networks.gaussian(dims, seed), z, loss)
+    return measure.meeting_assumption_2(lambda seed: dl.gaussian(dims, seed), z, loss)
 
 
-@pytest.mark.parametrize(("until", "loss", "accuracy"), [(1e3, losses.logistic, 1e-9), (1e6, EXP, 1e-7)])
+@pytest.mark.parametrize(
+    ("until", "loss", "accuracy"), [(1e3, dl.logistic, 1e-9), (1e6, EXP, 1e-7)]
+)
 def test_agrees_with_the_compiled_engine(until, loss, accuracy):
     w = start([2, 4, 4, 1], SIX.z, loss)
-    ours = flow.follow(w, ff.deep_linear(SIX.z, [4, 4]), loss, until=until)
-    theirs = flow.follow(w, SIX.z, loss, until=until)
+    ours = dl.flow(w, dl.deep_linear(SIX.z, [4, 4]), loss, until=until)
+    theirs = dl.flow(w, SIX.z, loss, until=until)
     size = theirs.clocks["log_norm"].exp()
     for W, V in zip(ours.weights, theirs.weights, strict=True):
         assert ((W - V).flatten(1).norm(dim=1) / size).max() < accuracy
@@ -37,11 +41,13 @@ def test_agrees_with_the_compiled_engine(until, loss, accuracy):
     assert_allclose(ours.margins()[-1], theirs.margins(SIX.z)[-1], rtol=1e-6)
 
 
-# --- closed forms with one kink --------------------------------------------------------------------------------------
+# --- closed forms with one kink -------------------------------------------------------------------
+
 
 @dataclass(frozen=True)
-class Kinked(models.Model):
-    """q(a, b) = a^2/2 + b^2 + jump max(b - 1, 0), one point: p = 1 and the flow is that of q itself.
+class Kinked(dl.Model):
+    """q(a, b) = a^2/2 + b^2 + jump max(b - 1, 0), one point: p = 1 and the flow is that of q
+    itself.
 
     db/da = (2 b + jump 1[b > 1])/a, so b = c a^2 below b = 1 and 2 b + jump = c' a^2 above.
     """
@@ -56,7 +62,9 @@ class Kinked(models.Model):
         a, b = theta
         pre = np.array([b - 1])
         on = pre > 0 if on is None else on
-        return models.Pass(theta, np.array([a * a / 2 + b * b + self.jump * on[0] * pre[0]]), pre, (on[0],))
+        return networks.Pass(
+            theta, np.array([a * a / 2 + b * b + self.jump * on[0] * pre[0]]), pre, (on[0],)
+        )
 
     def jacobian(self, at, rows=slice(None)):
         a, b = at.theta
@@ -91,7 +99,14 @@ def kinked(jump, a0, b0, q):
 
 def kinked_run(jump, accuracy, until=9.0):
     model = Kinked("kinked", ((2,),), None, jump)
-    return flow.follow([torch.tensor([1.0, 0.3], dtype=F64)], model, EXP, until=until, accuracy=accuracy, per_decade=1)
+    return dl.flow(
+        [torch.tensor([1.0, 0.3], dtype=F64)],
+        model,
+        EXP,
+        until=until,
+        accuracy=accuracy,
+        per_decade=1,
+    )
 
 
 @pytest.mark.parametrize("jump", [3.0, -1.5, -5.0], ids=["refracted", "bent back", "sliding"])
@@ -114,10 +129,16 @@ def test_kink_in_closed_form_and_order_five_across_it(jump):
 
 
 def test_without_landing_the_kink_costs_the_order(monkeypatch):
-    from dlnlib import modelflow
 
-    monkeypatch.setattr(modelflow._Run, "until_kink", lambda self, h, new: (h, self.stepper.observe(
-        new.theta, type(new.mode)(new.at.pre > 0)), None))
+    monkeypatch.setattr(
+        _Run,
+        "until_kink",
+        lambda self, h, new: (
+            h,
+            self.stepper.observe(new.theta, type(new.mode)(new.at.pre > 0)),
+            None,
+        ),
+    )
     run = kinked_run(3.0, 1e-8)
     q = run.clocks["log_inverse_risk"][-1].item()
     assert np.abs(run.final[0].numpy() - kinked(3.0, 1.0, 0.3, q)).max() > 1e-6
@@ -132,14 +153,14 @@ def blobs(n=20, d=5, seed=0):
 
 def test_relu_network_reaches_the_end_with_units_sliding():
     x, y = blobs()
-    model = ff.two_layer(x, y, 10)
-    run = flow.follow(model.start(0, 0.7), model, EXP, until=300)
+    model = dl.two_layer(x, y, 10)
+    run = dl.flow(model.start(0, 0.7), model, EXP, until=300)
     held = int(run.ledger["sliding"])
     assert held > 0 and f"{held} units sliding" in run.status
-    assert invariants.drift(model, run.weights).max() < flow.drift_allowed(run)
+    assert measure.conserved_drift(model, run.weights).max() < dynamics.drift_allowed(run)
     pre = model.forward(model.flat(run.final)).pre
     assert (np.abs(pre) < 1e-12 * np.abs(pre).max()).sum() == held
-    k = kkt.measure(run.weights, model)
+    k = dl.kkt(run.weights, model)
     late = k.psi > 0
     assert (k.smoothed[late].diff() > 0).all()
     assert_allclose(k.psi, run.clocks["log_inverse_risk"] - math.log(20), rtol=1e-10, atol=1e-10)
@@ -147,8 +168,8 @@ def test_relu_network_reaches_the_end_with_units_sliding():
 
 def test_sliding_is_the_limit_of_small_euler_steps():
     x, y = blobs(12, seed=3)
-    model = ff.two_layer(x, y, 5)
-    run = flow.follow(model.start(1, 0.7), model, EXP, until=12, accuracy=1e-8)
+    model = dl.two_layer(x, y, 5)
+    run = dl.flow(model.start(1, 0.7), model, EXP, until=12, accuracy=1e-8)
     assert run.ledger["slides"] > 0
     target, end, errors = run.clocks["log_inverse_risk"][-1].item(), model.flat(run.final), []
     for h in (4e-3, 1e-3):
@@ -166,8 +187,8 @@ def test_sliding_is_the_limit_of_small_euler_steps():
 
 def test_physical_time_in_closed_form():
     # one point, one weight: w' = z e^{-wz}, so e^{wz} = e^{w0 z} + z^2 t
-    model = ff.deep_linear(torch.tensor([[2.0]], dtype=F64))
-    run = flow.follow([torch.tensor([[0.5]], dtype=F64)], model, EXP, until=200)
+    model = dl.deep_linear(torch.tensor([[2.0]], dtype=F64))
+    run = dl.flow([torch.tensor([[0.5]], dtype=F64)], model, EXP, until=200)
     q = run.margins()[1:, 0]
     exact = q + torch.log1p(-torch.exp(1.0 - q)) - math.log(4)
     assert_allclose(run.clocks["log_time"][1:], exact, atol=1e-6)
@@ -175,24 +196,24 @@ def test_physical_time_in_closed_form():
 
 def test_refusals():
     x = torch.tensor([[1.0], [-1.0]], dtype=F64)
-    linear = ff.deep_linear(x)
+    linear = dl.deep_linear(x)
     with pytest.raises(IntegratorStalled, match="positive infimum"):
-        flow.follow([torch.tensor([[0.3]], dtype=F64)], linear, EXP, until=10)
-    dead = ff.two_layer(x[:1], torch.ones(1, dtype=F64), 1)
+        dl.flow([torch.tensor([[0.3]], dtype=F64)], linear, EXP, until=10)
+    dead = dl.two_layer(x[:1], torch.ones(1, dtype=F64), 1)
     with pytest.raises(VanishingGradient):
-        flow.follow([torch.tensor([[-1.0]], dtype=F64), torch.tensor([[1.0]], dtype=F64)], dead, EXP)
+        dl.flow([torch.tensor([[-1.0]], dtype=F64), torch.tensor([[1.0]], dtype=F64)], dead, EXP)
     with pytest.raises(NonFinite):
-        flow.follow([torch.tensor([[math.nan]], dtype=F64)], linear, EXP)
+        dl.flow([torch.tensor([[math.nan]], dtype=F64)], linear, EXP)
     with pytest.raises(BadParameter, match="squared"):
-        flow.follow([torch.tensor([[0.3]], dtype=F64)], linear, losses.squared)
+        dl.flow([torch.tensor([[0.3]], dtype=F64)], linear, dl.squared)
     x, y = blobs()
     with pytest.raises(IntegratorStalled, match="steps were not enough"):
-        model = ff.two_layer(x, y, 4)
-        flow.follow(model.start(0), model, EXP, until=300, max_steps=20)
+        model = dl.two_layer(x, y, 4)
+        dl.flow(model.start(0), model, EXP, until=300, max_steps=20)
 
 
 def test_levels_closer_than_a_step_overshoots_do_not_stop_the_run():
-    z = data.load("random:n=20,d=5,gap=0.3", seed=0).scaled().z
-    model = ff.skip(z, 4)
-    run = flow.follow(model.start(0, 0.1), model, losses.exponential, until=4, per_decade=40)
+    z = dl.load("random:n=20,d=5,gap=0.3", seed=0).scaled().z
+    model = networks.skip(z, 4)
+    run = dl.flow(model.start(0, 0.1), model, dl.exponential, until=4, per_decade=40)
     assert (run.clocks["log_inverse_risk"].diff() > 0).all()

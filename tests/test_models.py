@@ -1,4 +1,5 @@
-"""Margin functions: closed-form Jacobians against automatic differentiation, Euler's identity, kinks, refusals."""
+"""Margin functions: closed-form Jacobians against automatic differentiation, Euler's identity,
+kinks, refusals."""
 
 from __future__ import annotations
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from dlnlib import feedforward as ff
-from dlnlib import models, networks
+import dlnlib as dl
+from dlnlib import networks
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
 
 F64 = torch.float64
@@ -22,25 +23,25 @@ def data(n=7, d=5, seed=0):
 
 X, Y = data()
 HOMOGENEOUS = {
-    "linear": (ff.deep_linear(X, [4, 3]), 3),
-    "one layer": (ff.deep_linear(X), 1),
-    "relu": (ff.relu(X, Y, [6, 4, 3], linear_tail=2), 4),
-    "two layers": (ff.two_layer(X, Y, 6), 2),
-    "squared relu": (ff.two_layer(X, Y, 6, power=2), 3),
-    "relu^2, relu": (ff.feedforward(X, Y, [4, 3], ["relu^2", "relu"]), 4),
-    "first bias": (ff.feedforward(X, Y, [4, 3], "relu", bias="first"), 3),
-    "diagonal": (models.diagonal(X, 3), 3),
-    "circular": (models.circular_convolution(X, 3), 3),
-    "bottleneck": (models.circular_convolution(X, 2, kernel=3), 2),
+    "linear": (dl.deep_linear(X, [4, 3]), 3),
+    "one layer": (dl.deep_linear(X), 1),
+    "relu": (dl.relu(X, Y, [6, 4, 3], linear_tail=2), 4),
+    "two layers": (dl.two_layer(X, Y, 6), 2),
+    "squared relu": (dl.two_layer(X, Y, 6, power=2), 3),
+    "relu^2, relu": (dl.feedforward(X, Y, [4, 3], ["relu^2", "relu"]), 4),
+    "first bias": (dl.feedforward(X, Y, [4, 3], "relu", bias="first"), 3),
+    "diagonal": (dl.diagonal(X, 3), 3),
+    "circular": (dl.circular_convolution(X, 3), 3),
+    "bottleneck": (dl.circular_convolution(X, 2, kernel=3), 2),
 }
 OTHER = {
-    "skip": ff.skip(X, 4),
-    "residual": ff.residual(X),
-    "deep residual": ff.feedforward(X, Y, [5, 5], "relu", residual=True),
-    "softplus": ff.feedforward(X, Y, [4, 3], "softplus", bias="all"),
-    "tanh": ff.feedforward(X, Y, [4], "tanh"),
-    "output bias": ff.feedforward(X, Y, [4], "relu", bias="output"),
-    "relu and skip": ff.feedforward(X, Y, [4, 3], "relu", skip=True),
+    "skip": networks.skip(X, 4),
+    "residual": networks.residual(X),
+    "deep residual": dl.feedforward(X, Y, [5, 5], "relu", residual=True),
+    "softplus": dl.feedforward(X, Y, [4, 3], "softplus", bias="all"),
+    "tanh": dl.feedforward(X, Y, [4], "tanh"),
+    "output bias": dl.feedforward(X, Y, [4], "relu", bias="output"),
+    "relu and skip": dl.feedforward(X, Y, [4, 3], "relu", skip=True),
 }
 ALL = {**{name: model for name, (model, _) in HOMOGENEOUS.items()}, **OTHER}
 
@@ -64,8 +65,15 @@ def test_eulers_identity(name):
     assert model.degree == degree
     theta = model.flat(model.start(2))
     at = model.forward(theta)
-    assert_allclose(model.jacobian(at) @ theta, degree * at.q, rtol=0, atol=1e-12 * np.abs(at.q).max())
-    assert_allclose(model.forward(1.7 * theta).q, 1.7**degree * at.q, rtol=0, atol=1e-12 * 8 * np.abs(at.q).max())
+    assert_allclose(
+        model.jacobian(at) @ theta, degree * at.q, rtol=0, atol=1e-12 * np.abs(at.q).max()
+    )
+    assert_allclose(
+        model.forward(1.7 * theta).q,
+        1.7**degree * at.q,
+        rtol=0,
+        atol=1e-12 * 8 * np.abs(at.q).max(),
+    )
 
 
 @pytest.mark.parametrize("name", OTHER)
@@ -78,7 +86,9 @@ def test_other_models_are_not_homogeneous(name):
     assert min(np.abs(euler - L * at.q).max() for L in (1, 2, 3)) > 1e-3 * np.abs(at.q).max()
 
 
-@pytest.mark.parametrize("name", ["relu", "relu^2, relu", "two layers", "deep residual", "first bias", "relu and skip"])
+@pytest.mark.parametrize(
+    "name", ["relu", "relu^2, relu", "two layers", "deep residual", "first bias", "relu and skip"]
+)
 def test_gradients_of_preactivations(name):
     model = ALL[name]
     params = [p + 0.01 for p in model.start(3)]
@@ -99,7 +109,11 @@ def test_gradients_of_preactivations(name):
     assert (points == i).all()
     widths = [[s for s in model.shapes if len(s) == 2][j][0] for j in layers]
     assert [tuple(v) for v in zip(k, i, u, strict=True)] == [
-        (layer, p, v) for layer, width in zip(layers, widths, strict=True) for p in range(len(X)) for v in range(width)]
+        (layer, p, v)
+        for layer, width in zip(layers, widths, strict=True)
+        for p in range(len(X))
+        for v in range(width)
+    ]
 
 
 def test_jump_of_the_jacobian_across_a_kink_is_force_times_gradient():
@@ -118,7 +132,7 @@ def test_jump_of_the_jacobian_across_a_kink_is_force_times_gradient():
 
 
 def test_frozen_pattern_is_smooth_and_right_where_signs_agree():
-    model = ff.two_layer(X, Y, 6)
+    model = dl.two_layer(X, Y, 6)
     theta = model.flat(model.start(0))
     at = model.forward(theta)
     assert_allclose(model.forward(theta, at.pre > 0).q, at.q)
@@ -126,9 +140,9 @@ def test_frozen_pattern_is_smooth_and_right_where_signs_agree():
 
 
 def test_starts_agree_with_gaussian_networks_and_times_stack():
-    model = ff.relu(X, Y, [4, 3])
+    model = dl.relu(X, Y, [4, 3])
     start = model.start(5, 0.7)
-    for W, V in zip(start, networks.gaussian([5, 4, 3, 1], seed=5, scale=0.7), strict=True):
+    for W, V in zip(start, dl.gaussian([5, 4, 3, 1], seed=5, scale=0.7), strict=True):
         assert torch.equal(W, V)
     for model in ALL.values():
         params = model.start(0)
@@ -138,7 +152,7 @@ def test_starts_agree_with_gaussian_networks_and_times_stack():
 
 
 def test_circular_convolution_is_a_convolution():
-    model = models.circular_convolution(X, 2)
+    model = dl.circular_convolution(X, 2)
     a, b = model.start(0)
     D = X.shape[1]
     beta = torch.stack([sum(a[j] * b[(k - j) % D] for j in range(D)) for k in range(D)]) / D**0.5
@@ -146,31 +160,34 @@ def test_circular_convolution_is_a_convolution():
 
 
 def test_any_function_by_automatic_differentiation():
-    reference = ff.two_layer(X, Y, 3, power=2)
-    model = models.autograd(reference, reference.shapes, degree=3)
+    reference = dl.two_layer(X, Y, 3, power=2)
+    model = dl.autograd(reference, reference.shapes, degree=3)
     params = reference.start(0)
     theta = reference.flat(params)
-    assert_allclose(model.jacobian(model.forward(theta), np.array([1, 3])),
-                    reference.jacobian(reference.forward(theta), np.array([1, 3])), atol=1e-12)
+    assert_allclose(
+        model.jacobian(model.forward(theta), np.array([1, 3])),
+        reference.jacobian(reference.forward(theta), np.array([1, 3])),
+        atol=1e-12,
+    )
     assert_allclose(model([torch.stack([p, p]) for p in params])[1], reference(params), atol=1e-13)
 
 
 def test_refusals():
-    model = ff.two_layer(X, Y, 3)
+    model = dl.two_layer(X, Y, 3)
     good = model.start(0)
     with pytest.raises(ShapeMismatch, match="one run at a time"):
         model.flat(good[::-1])
     with pytest.raises(NonFinite):
         model.flat([good[0] * torch.nan, good[1]])
     with pytest.raises(BadParameter, match="activations"):
-        ff.feedforward(X, Y, [3], "sine")
+        dl.feedforward(X, Y, [3], "sine")
     with pytest.raises(BadParameter, match="bias"):
-        ff.feedforward(X, Y, [3], "relu", bias="some")
+        dl.feedforward(X, Y, [3], "relu", bias="some")
     with pytest.raises(BadParameter, match="residual layers"):
-        ff.feedforward(X, Y, [3], "relu", residual=True)
+        dl.feedforward(X, Y, [3], "relu", residual=True)
     with pytest.raises(BadParameter, match="linear_tail"):
-        ff.relu(X, Y, [3], linear_tail=2)
+        dl.relu(X, Y, [3], linear_tail=2)
     with pytest.raises(BadParameter, match="kernel"):
-        models.circular_convolution(X, 2, kernel=6)
+        dl.circular_convolution(X, 2, kernel=6)
     with pytest.raises(BadParameter, match="no kinks"):
-        models.diagonal(X, 2).switches(None, [0])
+        dl.diagonal(X, 2).switches(None, [0])

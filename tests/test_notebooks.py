@@ -1,4 +1,5 @@
-"""Chapters as notebooks: reading them, checking parameters, running them, and the reference notebooks."""
+"""Chapters as notebooks: reading them, checking parameters, running them, and the reference
+notebooks."""
 
 from __future__ import annotations
 
@@ -13,15 +14,16 @@ import numpy as np
 import pytest
 from conftest import ROOT, Tags, external
 
-from dlnlib import notebooks
+from dlnlib.book import chapters
+from dlnlib.book.execute import ChapterFailed
+from dlnlib.book.run import run
 from dlnlib.errors import BadData, BadParameter, UnknownChapter
-from dlnlib.run import ChapterFailed, run
-from dlnlib.verdict import MIME
+from dlnlib.verdict.verdict import MIME
 
 
 @pytest.fixture
 def halving(toy_book):
-    return notebooks.chapter("halving", toy_book)
+    return chapters.chapter("halving", toy_book)
 
 
 def test_chapter_is_read_without_running_it(halving):
@@ -34,59 +36,73 @@ def test_chapter_is_read_without_running_it(halving):
 
 def test_the_book_is_the_one_here_or_named_or_of_the_package(toy_book, tmp_path, monkeypatch):
     monkeypatch.chdir(toy_book)
-    assert notebooks.find_book() == toy_book
+    assert chapters.find_book() == toy_book
     monkeypatch.chdir(toy_book / "book")
-    assert notebooks.find_book() == ROOT  # never one of a folder above: a checkout has its own
-    assert notebooks.find_book("..") == toy_book == notebooks.find_book(toy_book)
-    monkeypatch.setattr(notebooks, "__file__", str(tmp_path / "site" / "dlnlib" / "notebooks.py"))
+    assert chapters.find_book() == ROOT  # never one of a folder above: a checkout has its own
+    assert chapters.find_book("..") == toy_book == chapters.find_book(toy_book)
+    monkeypatch.setattr(
+        chapters, "__file__", str(tmp_path / "site" / "dlnlib" / "book" / "chapters.py")
+    )
     with pytest.raises(UnknownChapter, match="no book .* --book DIR"):
-        notebooks.find_book()
+        chapters.find_book()
     for folder in (toy_book / "book", "nowhere", "n" * 5000, "a\0b"):
         with pytest.raises(UnknownChapter, match="no book in"):
-            notebooks.find_book(folder)
+            chapters.find_book(folder)
 
 
 def test_unknown_chapter_names_the_closest(toy_book):
     with pytest.raises(UnknownChapter, match="did you mean 'halving'"):
-        notebooks.chapter("halvin", toy_book)
+        chapters.chapter("halvin", toy_book)
 
 
 @pytest.mark.parametrize(
     ("given", "values"),
     [
-        ({"steps": "9"}, {"steps": 9}), ({"factor": "1e-3"}, {"factor": 1e-3}), ({"factor": "1"}, {"factor": 1.0}),
-        ({"factor": 1}, {"factor": 1.0}), ({"exact": "false"}, {"exact": False}), ({"exact": "True"}, {"exact": True}),
-        ({}, {}), ({"steps": 3, "seed": "7"}, {"steps": 3, "seed": 7}),
+        ({"steps": "9"}, {"steps": 9}),
+        ({"factor": "1e-3"}, {"factor": 1e-3}),
+        ({"factor": "1"}, {"factor": 1.0}),
+        ({"factor": 1}, {"factor": 1.0}),
+        ({"exact": "false"}, {"exact": False}),
+        ({"exact": "True"}, {"exact": True}),
+        ({}, {}),
+        ({"steps": 3, "seed": "7"}, {"steps": 3, "seed": 7}),
     ],
-)  # fmt: skip
+)
 def test_parameters_take_the_type_of_their_default(halving, given, values):
-    found = notebooks.checked(halving, given)
-    assert found == values and [type(v) for v in found.values()] == [type(v) for v in values.values()]
+    found = chapters.checked(halving, given)
+    assert found == values and [type(v) for v in found.values()] == [
+        type(v) for v in values.values()
+    ]
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"stesp": "9"}, "did you mean 'steps'"), ({"zzz": "9"}, "known: seed, steps"),
-        ({"steps": "9.5"}, "an integer is needed"), ({"steps": "many"}, "an integer is needed"),
-        ({"steps": "True"}, "an integer is needed"), ({"steps": ""}, "an integer is needed"),
-        ({"factor": "half"}, "a number is needed"), ({"exact": "2"}, "true or false"), ({"steps": 2.0}, "an integer"),
+        ({"stesp": "9"}, "did you mean 'steps'"),
+        ({"zzz": "9"}, "known: seed, steps"),
+        ({"steps": "9.5"}, "an integer is needed"),
+        ({"steps": "many"}, "an integer is needed"),
+        ({"steps": "True"}, "an integer is needed"),
+        ({"steps": ""}, "an integer is needed"),
+        ({"factor": "half"}, "a number is needed"),
+        ({"exact": "2"}, "true or false"),
+        ({"steps": 2.0}, "an integer"),
     ],
-)  # fmt: skip
+)
 def test_wrong_parameters_are_named(halving, given, words):
     with pytest.raises(BadParameter, match=words):
-        notebooks.checked(halving, given)
+        chapters.checked(halving, given)
 
 
 def test_data_is_loaded_before_any_kernel_starts(halving, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "mine.npz", x=np.array([[1.0, 2.0], [-1.0, -2.0]]), y=np.array([1.0, -1.0]))
-    assert notebooks.checked(halving, {"data": "mine.npz"}) == {"data": str(tmp_path / "mine.npz")}
-    assert notebooks.checked(halving, {"data": "digits:3,8"}) == {"data": "digits:3,8"}
+    assert chapters.checked(halving, {"data": "mine.npz"}) == {"data": str(tmp_path / "mine.npz")}
+    assert chapters.checked(halving, {"data": "digits:3,8"}) == {"data": "digits:3,8"}
     np.savez(tmp_path / "bad.npz", x=np.array([[1.0, 2.0], [-1.0, -2.0]]), y=np.array([1.0, 0.0]))
     for spec in ("bad.npz", "absent.csv", "digitz:3,8"):
         with pytest.raises(BadData):
-            notebooks.checked(halving, {"data": spec})
+            chapters.checked(halving, {"data": spec})
 
 
 def test_a_chapter_needs_a_parameters_cell_of_literals(toy_book):
@@ -94,20 +110,26 @@ def test_a_chapter_needs_a_parameters_cell_of_literals(toy_book):
     text = path.read_text()
     untagged = text.replace(":tags: [parameters]\n", "")
     path.write_text(untagged)
-    with pytest.raises(BadParameter, match="halving.md: `seed: .*` in the front matter, needed a parameter's name"):
-        notebooks.parse(path)
+    with pytest.raises(
+        BadParameter, match="halving.md: `seed: .*` in the front matter, needed a parameter's name"
+    ):
+        chapters.parse(path)
     path.write_text(untagged.replace("parameters:\n", "ignored:\n"))
     with pytest.raises(BadParameter, match="no parameters cell"):
-        notebooks.checked(notebooks.parse(path), {})
+        chapters.checked(chapters.parse(path), {})
     path.write_text(text.replace("steps = 8", "steps = 2 * 4"))
     with pytest.raises(BadParameter, match="NAME = LITERAL"):
-        notebooks.parse(path)
+        chapters.parse(path)
 
 
 def test_run_leaves_notebook_page_and_verdicts(halving, tmp_path):
     out = tmp_path / "deep" / "out"
     verdicts = run(halving, {"steps": "9"}, out)
-    assert sorted(p.name for p in out.iterdir()) == ["halving.html", "halving.ipynb", "verdicts.json"]
+    assert sorted(p.name for p in out.iterdir()) == [
+        "halving.html",
+        "halving.ipynb",
+        "verdicts.json",
+    ]
     assert json.loads((out / "verdicts.json").read_text()) == verdicts
     assert verdicts[0]["status"] == "reproduced" and verdicts[0]["parameters"]["steps"] == 9
     assert "papermill" not in nbformat.read(out / "halving.ipynb", as_version=4).metadata
@@ -139,7 +161,7 @@ def test_a_failing_run_leaves_nothing(halving, tmp_path, given, error):
 
 
 def test_references_match_the_chapters():
-    stale = make_reference.outdated(notebooks.chapters(ROOT), make_reference.FOLDER)
+    stale = make_reference.outdated(chapters.chapters(ROOT), make_reference.FOLDER)
     assert not stale, f"run `make reference` and read the diff: {', '.join(stale)}"
 
 
@@ -147,7 +169,9 @@ def test_reference_holds_text_only_and_goes_stale(halving, tmp_path):
     make_reference.write(halving, tmp_path)
     made = nbformat.read(tmp_path / "halving.ipynb", as_version=4)
     outputs = [o for cell in made.cells for o in cell.outputs]
-    assert len(outputs) == 1 and list(outputs[0]["data"]) == ["text/plain"] and MIME not in str(made)
+    assert (
+        len(outputs) == 1 and list(outputs[0]["data"]) == ["text/plain"] and MIME not in str(made)
+    )
     assert [c.metadata["tags"][0] for c in made.cells].count("nbval-check-output") == 1
     assert make_reference.outdated([halving], tmp_path) == []
     halving.path.write_text(halving.path.read_text().replace("0.01)", "0.02)"))
@@ -159,7 +183,8 @@ def test_reference_holds_text_only_and_goes_stale(halving, tmp_path):
 
 @pytest.fixture
 def nbval(halving, tmp_path):
-    """What `make test` says of the toy chapter's reference after an edit of its notebook or of its numbers."""
+    """What `make test` says of the toy chapter's reference after an edit of its notebook or of its
+    numbers."""
     folder = tmp_path / "reference"
     folder.mkdir()
     make_reference.write(halving, folder)
@@ -168,9 +193,23 @@ def nbval(halving, tmp_path):
     def edited(ending: str, old: str, new: str) -> subprocess.CompletedProcess:
         for name, text in texts.items():
             assert name != ending or old in text
-            (folder / f"halving{name}").write_text(text.replace(old, new) if name == ending else text)
-        options = ["-q", "-n0", "-p", "conftest", "--nbval", "-c", str(ROOT / "pyproject.toml"), f"--rootdir={folder}"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
+            (folder / f"halving{name}").write_text(
+                text.replace(old, new) if name == ending else text
+            )
+        options = [
+            "-q",
+            "-n0",
+            "-p",
+            "conftest",
+            "--nbval",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            f"--rootdir={folder}",
+        ]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)]),
+        }
         command = [sys.executable, "-m", "pytest", *options, str(folder / "halving.ipynb")]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -187,7 +226,8 @@ def test_a_measured_number_that_moved_is_reported_by_its_name(nbval):
     done = nbval(".json", '"measured": "0.00390625"', '"measured": "0.5"')
     assert done.returncode == 1 and "measured numbers moved" in done.stdout
     assert "JT18-eq1: last value $x_k$: 0.5 recorded, 0.00390625 now" in done.stdout
-    assert nbval(".json", '"measured": "0.00390625"', '"measured": "0.0040"').returncode == 0  # within its allowance
+    # within its allowance
+    assert nbval(".json", '"measured": "0.00390625"', '"measured": "0.0040"').returncode == 0
 
 
 def test_other_checks_than_recorded_are_reported(nbval):

@@ -1,12 +1,13 @@
-"""The comparison of measured numbers: what may move, and what the report says when one moves too far."""
+"""The comparison of measured numbers: what may move, and what the report says when one moves too
+far."""
 
 from __future__ import annotations
 
 import pytest
 from numbers_within import allowance, moved, record
 
-from dlnlib.claims import Claim
-from dlnlib.verdict import Check, Verdict
+from dlnlib.verdict.claims import Claim
+from dlnlib.verdict.verdict import Check, Verdict
 
 CLAIM = Claim("own", "A claim", "nowhere", "derived")
 

@@ -1,4 +1,5 @@
-"""Descent with several outputs against torch.func, against `descend` for one output, and against `descend_target`."""
+"""Descent with several outputs against torch.func, against `descend` for one output, and against
+`descend_target`."""
 
 from __future__ import annotations
 
@@ -8,12 +9,13 @@ import mpmath
 import pytest
 import torch
 
-from dlnlib import data, losses, networks
-from dlnlib.compression import descend_target
-from dlnlib.descent import descend
+import dlnlib as dl
+from dlnlib.dynamics.descent import descend
+from dlnlib.dynamics.output_descent import descend_outputs
+from dlnlib.dynamics.rules import Constant, LossScaled, Schedule, SmoothnessStep
+from dlnlib.dynamics.target_descent import descend_target
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch, StepRuleViolated
-from dlnlib.outputs import CrossEntropy, cross_entropy, descend_outputs, mean_squared_error, squared_error
-from dlnlib.rules import Constant, LossScaled, Schedule, Theorem
+from dlnlib.losses.scores import CrossEntropy, cross_entropy, mean_squared_error, squared_error
 
 F64 = torch.float64
 N, DIMS = 7, [4, 5, 3]
@@ -30,11 +32,12 @@ def problem(loss, runs=(), own=False, dims=DIMS):
     lead = runs if own else ()
     y = normal(*lead, dims[-1], N, seed=2)
     y = y.softmax(-2) if loss is cross_entropy else y
-    return networks.gaussian(dims, 3, 0.8, runs=runs), 0.5 * normal(*lead, dims[0], N, seed=1), y
+    return dl.gaussian(dims, 3, 0.8, runs=runs), 0.5 * normal(*lead, dims[0], N, seed=1), y
 
 
 class Margin:
-    """A loss of the library's four, of one score times the label: any other loss of scores will do as well."""
+    """A loss of the library's four, of one score times the label: any other loss of scores will do
+    as well."""
 
     def __init__(self, loss):
         self.loss = loss
@@ -48,15 +51,18 @@ class Margin:
 
 def plain_loop(weights, x, y, loss, lengths, steps, momentum=0.0, decay=0.0):
     """Weights and, of every step, risk, gradients and eta a layer; by torch.func."""
+
     def risk(layers):
-        return loss.value(networks.end_to_end(layers) @ x, y)
+        return loss.value(dl.end_to_end(layers) @ x, y)
 
     W, V, seen = [A.clone() for A in weights], [torch.zeros_like(A) for A in weights], []
     for t in range(steps):
         g = torch.func.grad(risk)(W)
         etas = lengths(t, W, risk(W))
         seen.append((risk(W), g, etas))
-        V = [momentum * v - eta * (a + decay * A) for v, a, A, eta in zip(V, g, W, etas, strict=True)]
+        V = [
+            momentum * v - eta * (a + decay * A) for v, a, A, eta in zip(V, g, W, etas, strict=True)
+        ]
         W = [A + v for A, v in zip(W, V, strict=True)]
     return W, [*seen, (risk(W), None, None)]
 
@@ -85,23 +91,33 @@ def test_steps_and_ledger_against_torch_func(loss, momentum, decay, own):
         second = [sum(e * e * s for e, s in zip(etas, row, strict=True)) for row in squares]
         assert mine.ledger["error_sum"].item() == pytest.approx(sum(first), rel=1e-11)
         assert mine.ledger["drift_sum"].item() == pytest.approx(sum(second), rel=1e-11)
-        assert mine.ledger["largest_increase"].item() == pytest.approx(risks.diff().max().item(), rel=1e-9)
+        assert mine.ledger["largest_increase"].item() == pytest.approx(
+            risks.diff().max().item(), rel=1e-9
+        )
         violated = sum(b - a > -s / 2 for a, b, s in zip(risks, risks[1:], first, strict=False))
         assert mine.ledger["violations"] == violated and (violated == 0 or momentum or decay)
         assert mine.ledger["steps"] == 40 and mine.ledger["eta"].item() == pytest.approx(0.035)
         assert "radius" not in mine.ledger
-        torch.testing.assert_close(mine.clocks["log_inverse_risk"], -risks[mine.clocks["step"].long()].log())
+        torch.testing.assert_close(
+            mine.clocks["log_inverse_risk"], -risks[mine.clocks["step"].long()].log()
+        )
         assert mine.clocks["log_time"][-1].exp().item() == pytest.approx(40 * 0.035)
         size = sum(A.square().sum() for A in W).sqrt().log()
         torch.testing.assert_close(mine.clocks["log_norm"][-1], size)
     assert path.status == ["finished"] * 4 and path.settings["rule_of_theorem"] is False
 
 
-@pytest.mark.parametrize("rule", [Constant(0.3), LossScaled(0.5), Theorem(0.25, 1.0)], ids=lambda r: type(r).__name__)
-@pytest.mark.parametrize("loss", [losses.logistic, losses.exponential, losses.squared], ids=lambda loss: loss.name)
+@pytest.mark.parametrize(
+    "rule",
+    [Constant(0.3), LossScaled(0.5), SmoothnessStep(0.25, 1.0)],
+    ids=lambda r: type(r).__name__,
+)
+@pytest.mark.parametrize(
+    "loss", [dl.logistic, dl.exponential, dl.squared], ids=lambda loss: loss.name
+)
 def test_one_output_is_descend(rule, loss):
-    z = data.random_separable(n=13, d=5, seed=2).scaled().z
-    weights = networks.gaussian([5, 6, 3, 1], seed=4, scale=0.5, runs=(3,))
+    z = dl.random_separable(n=13, d=5, seed=2).scaled().z
+    weights = dl.gaussian([5, 6, 3, 1], seed=4, scale=0.5, runs=(3,))
     one = descend(weights, z, loss, rule, 60)
     many = descend_outputs(weights, z.mT, torch.ones(1, len(z), dtype=F64), Margin(loss), rule, 60)
     close(many.weights, one.weights)
@@ -109,15 +125,17 @@ def test_one_output_is_descend(rule, loss):
     for name, column in (one.ledger | one.clocks).items():
         torch.testing.assert_close((many.ledger | many.clocks)[name], column, rtol=1e-9, atol=1e-12)
     assert many.settings["rule_of_theorem"] == one.settings["rule_of_theorem"]
-    if loss is losses.squared:
-        same = descend_outputs(weights, z.mT, torch.ones(1, len(z), dtype=F64), mean_squared_error, rule, 60)
+    if loss is dl.squared:
+        same = descend_outputs(
+            weights, z.mT, torch.ones(1, len(z), dtype=F64), mean_squared_error, rule, 60
+        )
         close(same.final, one.final)
 
 
 @pytest.mark.parametrize("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.5, 0.1)])
 def test_whitened_squared_loss_is_descent_to_a_target(momentum, decay):
     weights, _, y = problem(squared_error, (3,))
-    x = networks.orthogonal([N, 4], 5)[0]
+    x = dl.orthogonal([N, 4], 5)[0]
     etas = (0.02, 0.05)
     one = descend_outputs(weights, x, y, squared_error, Constant(etas), 60, 20, momentum, decay)
     other = descend_target(weights, y @ x.mT, etas, 60, decay, momentum=momentum)
@@ -133,13 +151,16 @@ def test_any_step_sizes():
     by_list = descend_outputs(weights, x, y, squared_error, Schedule(etas), 20)
     by_call = descend_outputs(weights, x, y, squared_error, Schedule(lambda t: etas[t]), 20)
     close(by_list.final, by_call.final, 0)
-    W, _ = plain_loop(weights, x, y, squared_error, lambda t, *_: etas[t] if t % 2 else (0.03, 0.03), 20)
+    W, _ = plain_loop(
+        weights, x, y, squared_error, lambda t, *_: etas[t] if t % 2 else (0.03, 0.03), 20
+    )
     close(by_list.final, W)
 
 
 @pytest.mark.parametrize("scale, steps, least", [(6.0, 300, 48), (26.5, 400, 709)])
 def test_loss_scaled_steps_reach_risks_that_log_softmax_cannot(scale, steps, least):
-    """One-hot targets of a diagonal start, risk e^-36 or e^-702: it falls, to the end of float64, and rests there."""
+    """One-hot targets of a diagonal start, risk e^-36 or e^-702: it falls, to the end of float64,
+    and rests there."""
     x = y = torch.eye(3, dtype=F64)
     weights, rule = [scale * torch.eye(3, dtype=F64)] * 2, LossScaled(1.0)
     path = descend_outputs(weights, x, y, cross_entropy, rule, steps)
@@ -150,16 +171,17 @@ def test_loss_scaled_steps_reach_risks_that_log_softmax_cannot(scale, steps, lea
     def length(_, W, risk):
         return [1.0 / (risk * max(1.0, 4 * sum(A.square().sum() for A in W)))] * 2
 
-    early = networks.gaussian([3, 3, 3], 0)  # a start at which autograd has not lost everything
+    early = dl.gaussian([3, 3, 3], 0)  # a start at which autograd has not lost everything
     found = descend_outputs(early, x, y, cross_entropy, rule, 5).final
     close(found, plain_loop(early, x, y, cross_entropy, length, 5)[0])
 
 
 def test_the_rule_of_the_theorem_with_cross_entropy():
-    """beta(R) bounds the smoothness for several outputs too: no violation, and eta is what the rule says."""
+    """beta(R) bounds the smoothness for several outputs too: no violation, and eta is what the rule
+    says."""
     weights, x, y = problem(cross_entropy, dims=[4, 5, 5, 3])
     x = x / torch.linalg.vector_norm(x, dim=-2).max()
-    rule = Theorem.for_loss(cross_entropy, x.mT)
+    rule = SmoothnessStep.for_loss(cross_entropy, x.mT)
     assert rule.smoothness == 0.5 and rule.lipschitz == math.sqrt(2)
     path = descend_outputs(weights, x, y, cross_entropy, rule, 200, records=2000)
     radius = max(torch.linalg.matrix_norm(W).item() for W in weights) + 1.05
@@ -168,12 +190,15 @@ def test_the_rule_of_the_theorem_with_cross_entropy():
     assert path.ledger["violations"] == 0 and path.ledger["radius"] == pytest.approx(radius)
     assert path.ledger["refreshes"] == 1 and path.settings["rule_of_theorem"]
     with pytest.raises(StepRuleViolated, match="squared error"):
-        Theorem.for_loss(squared_error, x.mT)
+        SmoothnessStep.for_loss(squared_error, x.mT)
 
 
 def test_a_long_step_is_a_violation():
     weights, x, y = problem(mean_squared_error)
-    assert descend_outputs(weights, x, y, mean_squared_error, Constant(3.0), 5).ledger["violations"] >= 1
+    assert (
+        descend_outputs(weights, x, y, mean_squared_error, Constant(3.0), 5).ledger["violations"]
+        >= 1
+    )
 
 
 def test_a_run_that_diverges_stays_at_its_last_record_and_the_others_go_on():
@@ -205,23 +230,38 @@ def test_slopes_are_derivatives_of_values(loss):
 @pytest.mark.parametrize("first", [1.0, 0.25])
 def test_cross_entropy_keeps_its_digits(gap, first):
     """Against 400 digits, from a wrong class by 800 to a right one by 600."""
-    scores, y = torch.tensor([[gap], [0.0], [-0.5]], dtype=F64), torch.tensor([[first], [1 - first], [0.0]], dtype=F64)
+    scores, y = (
+        torch.tensor([[gap], [0.0], [-0.5]], dtype=F64),
+        torch.tensor([[first], [1 - first], [0.0]], dtype=F64),
+    )
     with mpmath.workdps(400):
         e = [mpmath.exp(s) for s in scores[:, 0].tolist()]
         p = [v / sum(e) for v in e]
         value = float(-sum(a * mpmath.log(b) for a, b in zip(y[:, 0].tolist(), p, strict=True)))
         slope = [float(b - a) for a, b in zip(y[:, 0].tolist(), p, strict=True)]
     assert cross_entropy.value(scores, y).item() == pytest.approx(value, rel=1e-14, abs=0)
-    assert cross_entropy.slope(scores, y)[:, 0].tolist() == pytest.approx(slope, rel=1e-13, abs=1e-300)
+    assert cross_entropy.slope(scores, y)[:, 0].tolist() == pytest.approx(
+        slope, rel=1e-13, abs=1e-300
+    )
 
 
 def test_what_must_be_refused():
     weights, x, y = problem(squared_error, (2,))
     rule = Constant(0.1)
-    for wrong_x, wrong_y in ((x[:3], y), (x, y[:2]), (x, y[:, :4]), (x[0], y), (torch.stack([x] * 3), y)):
+    for wrong_x, wrong_y in (
+        (x[:3], y),
+        (x, y[:2]),
+        (x, y[:, :4]),
+        (x[0], y),
+        (torch.stack([x] * 3), y),
+    ):
         with pytest.raises(ShapeMismatch, match="one column a sample"):
             descend_outputs(weights, wrong_x, wrong_y, squared_error, rule, 5)
-    for bad in ((weights, x * math.nan, y), (weights, x, y * math.inf), ([W * math.nan for W in weights], x, y)):
+    for bad in (
+        (weights, x * math.nan, y),
+        (weights, x, y * math.inf),
+        ([W * math.nan for W in weights], x, y),
+    ):
         with pytest.raises(NonFinite, match="mend the input"):
             descend_outputs(*bad, squared_error, rule, 5)
     with pytest.raises(NonFinite, match="risk at the start is inf"):
@@ -229,7 +269,7 @@ def test_what_must_be_refused():
     with pytest.raises(BadParameter, match="not a probability"):
         descend_outputs(weights, x, y, CrossEntropy(), rule, 5)
     with pytest.raises(BadParameter, match=r"needed an object with value\(scores, y\)"):
-        descend_outputs(weights, x, y, losses.logistic, rule, 5)
+        descend_outputs(weights, x, y, dl.logistic, rule, 5)
     with pytest.raises(BadParameter, match="eta has 3 entries, needed one number, or 2 a layer"):
         descend_outputs(weights, x, y, squared_error, Constant((0.1, 0.1, 0.1)), 5)
     with pytest.raises(BadParameter, match="schedule has 2 steps, needed 5"):
@@ -239,7 +279,7 @@ def test_what_must_be_refused():
     for wrong in ({"steps": 0}, {"records": 0}, {"momentum": 1.0}, {"weight_decay": -1.0}):
         with pytest.raises(BadParameter, match=f"{next(iter(wrong)).replace('_', ' ')} is"):
             descend_outputs(weights, x, y, squared_error, rule, **({"steps": 5} | wrong))
-    one = networks.gaussian([4, 1], seed=0)
+    one = dl.gaussian([4, 1], seed=0)
     for several in (Constant((0.1,)), Schedule([0.1] * 5)):
-        with pytest.raises(BadParameter, match="outputs.descend_outputs"):
-            descend(one, x.mT, losses.logistic, several, 5)
+        with pytest.raises(BadParameter, match="dynamics.descend_outputs"):
+            descend(one, x.mT, dl.logistic, several, 5)

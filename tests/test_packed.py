@@ -1,4 +1,5 @@
-"""Compiled margins and steps of models against their NumPy side: every family and option, and a planted difference."""
+"""Compiled margins and steps of models against their NumPy side: every family and option, and a
+planted difference."""
 
 from __future__ import annotations
 
@@ -7,36 +8,40 @@ import pytest
 import torch
 from numba import njit
 
-from dlnlib import descent, flow, losses, modeldescent, models, steepest
-from dlnlib import feedforward as ff
-from dlnlib.kernels import layers, packed, packedstep
-from dlnlib.kernels.jit import JIT
-from dlnlib.kernels.modelstep import Mode, Packed, Stepper, stepper
+import dlnlib as dl
+from dlnlib import dynamics, networks
+from dlnlib._kernels import layers, packed, packed_step
+from dlnlib._kernels.jit import JIT
+from dlnlib._kernels.model_step import Mode, Packed, Stepper, stepper
+from dlnlib.dynamics.model_descent import _looker
+from dlnlib.networks.feed_forward import POWERS, SMOOTH
 
-EXP = losses.exponential
+EXP = dl.exponential
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(7, 5, generator=GENERATOR, dtype=torch.float64)
 Y = torch.tensor([1.0, -1, 1, 1, -1, -1, 1], dtype=torch.float64)
 MODELS = {
-    "linear": models.linear(X),
-    "deep linear": ff.deep_linear(X, [4, 3]),
-    "no hidden layer": ff.deep_linear(X),
-    "relu": ff.relu(X, Y, [6, 4, 3], linear_tail=1),
-    "two layers": ff.two_layer(X, Y, 6),
-    "powers": ff.feedforward(X, Y, [4, 3, 3], ["relu^2", "relu", "relu^3"]),
-    "first bias": ff.feedforward(X, Y, [4, 3], "relu", bias="first"),
-    "output bias": ff.feedforward(X, Y, [4], "relu", bias="output"),
-    "all biases": ff.feedforward(X, Y, [4, 3], "softplus", bias="all"),
-    "tanh": ff.feedforward(X, Y, [4], "tanh"),
-    "kinks above and below": ff.feedforward(X, Y, [4, 3, 4], ["relu", "tanh", "relu"], bias="all", skip=True),
-    "skip": ff.skip(X, 4),
-    "residual": ff.residual(X),
-    "deep residual": ff.feedforward(X, Y, [5, 5, 5], "relu", residual=True),
-    "all at once": ff.feedforward(X, Y, [5, 5], "relu", bias="all", residual=True, skip=True),
-    "diagonal": models.diagonal(X, 3),
-    "one vector": models.diagonal(X, 1),
-    "circular": models.circular_convolution(X, 3),
-    "bottleneck": models.circular_convolution(X, 2, kernel=3),
+    "linear": dl.linear(X),
+    "deep linear": dl.deep_linear(X, [4, 3]),
+    "no hidden layer": dl.deep_linear(X),
+    "relu": dl.relu(X, Y, [6, 4, 3], linear_tail=1),
+    "two layers": dl.two_layer(X, Y, 6),
+    "powers": dl.feedforward(X, Y, [4, 3, 3], ["relu^2", "relu", "relu^3"]),
+    "first bias": dl.feedforward(X, Y, [4, 3], "relu", bias="first"),
+    "output bias": dl.feedforward(X, Y, [4], "relu", bias="output"),
+    "all biases": dl.feedforward(X, Y, [4, 3], "softplus", bias="all"),
+    "tanh": dl.feedforward(X, Y, [4], "tanh"),
+    "kinks above and below": dl.feedforward(
+        X, Y, [4, 3, 4], ["relu", "tanh", "relu"], bias="all", skip=True
+    ),
+    "skip": networks.skip(X, 4),
+    "residual": networks.residual(X),
+    "deep residual": dl.feedforward(X, Y, [5, 5, 5], "relu", residual=True),
+    "all at once": dl.feedforward(X, Y, [5, 5], "relu", bias="all", residual=True, skip=True),
+    "diagonal": dl.diagonal(X, 3),
+    "one vector": dl.diagonal(X, 1),
+    "circular": dl.circular_convolution(X, 3),
+    "bottleneck": dl.circular_convolution(X, 2, kernel=3),
 }
 
 
@@ -56,7 +61,8 @@ def apart(one, other):
 
 
 def differences(model, change=None):
-    """Of all that the packed model says of itself, by signs and by a pattern with slopes between 0 and 1."""
+    """Of all that the packed model says of itself, by signs and by a pattern with slopes between 0
+    and 1."""
     draws, theta = np.random.default_rng(1), model.flat([p + 0.05 for p in model.start(1)])
     p, v, points = draws.random(7), draws.normal(size=model.size), np.array([5, 0, 2])
     net = packed.packed(model)
@@ -71,7 +77,7 @@ def differences(model, change=None):
         if len(at.pre):
             pattern = at.pre > 0 if on is None else on
             which = np.arange(len(at.pre))
-            ours = packedstep.kinks(net, theta, pattern.astype(float), which)
+            ours = packed_step.kinks(net, theta, pattern.astype(float), which)
             found += [apart(*pair) for pair in zip(ours, model.switches(at, which), strict=True)]
     return max(found)
 
@@ -92,7 +98,10 @@ def test_a_planted_difference_is_seen(field):
 
 
 def test_a_planted_difference_of_a_product_is_seen():
-    assert differences(MODELS["circular"], lambda net: net._replace(factor=net.factor * (1 + 1e-9))) > 1e-12
+    assert (
+        differences(MODELS["circular"], lambda net: net._replace(factor=net.factor * (1 + 1e-9)))
+        > 1e-12
+    )
 
 
 def steppers(model, by_norm=False):
@@ -104,7 +113,9 @@ def steppers(model, by_norm=False):
 
 @pytest.mark.parametrize("by_norm", [False, True])
 @pytest.mark.parametrize("held", [(), (3, 17, 8)], ids=["free", "sliding"])
-@pytest.mark.parametrize("name", ["two layers", "relu", "all at once", "all biases", "circular", "diagonal", "linear"])
+@pytest.mark.parametrize(
+    "name", ["two layers", "relu", "all at once", "all biases", "circular", "diagonal", "linear"]
+)
 def test_points_and_steps_are_those_of_numpy(name, held, by_norm):
     model = MODELS[name]
     theta = model.flat([p + 0.05 for p in model.start(2)])
@@ -149,30 +160,40 @@ def blobs(n=12, d=5, seed=3):
     return x, x[:, 0].sign()
 
 
-@pytest.mark.parametrize("make", [
-    lambda x, y: ff.two_layer(x, y, 6), lambda x, y: models.circular_convolution(x * y[:, None], 2)],
-    ids=["relu", "circular"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [lambda x, y: dl.two_layer(x, y, 6), lambda x, y: dl.circular_convolution(x * y[:, None], 2)],
+    ids=["relu", "circular"],
+)
 def test_whole_flows_agree_with_numpy_event_for_event(make, monkeypatch):
     model = make(*blobs())
     start = model.start(1, 0.7)
-    ours = flow.follow(start, model, EXP, until=60)
+    ours = dl.flow(start, model, EXP, until=60)
     numpy_alone(monkeypatch)
-    known = flow.follow(start, model, EXP, until=60)
+    known = dl.flow(start, model, EXP, until=60)
     assert ours.status == known.status and ours.settings["steps"] == known.settings["steps"]
     assert ours.ledger == known.ledger
     for W, V in zip(ours.weights, known.weights, strict=True):
         assert apart(W, V) < 1e-6
 
 
-@pytest.mark.parametrize("rule", [
-    descent.Constant(0.05), descent.LossScaled(0.5), steepest.LogLoss(0.005), steepest.Steepest("spectral", 0.01),
-    steepest.Adam(0.01)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        dl.Constant(0.05),
+        dl.LossScaled(0.5),
+        dynamics.LogLoss(0.005),
+        dl.Steepest("spectral", 0.01),
+        dl.Adam(0.01),
+    ],
+    ids=repr,
+)
 def test_descent_agrees_with_numpy(rule, monkeypatch):
-    model = ff.two_layer(*blobs(), 6)
+    model = dl.two_layer(*blobs(), 6)
     start = model.start(1)
-    ours = descent.descend(start, model, EXP, rule, 200)
+    ours = dl.descend(start, model, EXP, rule, 200)
     numpy_alone(monkeypatch)
-    known = descent.descend(start, model, EXP, rule, 200)
+    known = dl.descend(start, model, EXP, rule, 200)
     for W, V in zip(ours.weights, known.weights, strict=True):
         assert apart(W, V) < 1e-9
     assert ours.ledger == known.ledger and ours.status == known.status
@@ -180,13 +201,13 @@ def test_descent_agrees_with_numpy(rule, monkeypatch):
 
 def test_functions_of_the_user_and_rules_that_look_at_the_pass_stay_with_numpy():
     model = MODELS["two layers"]
-    assert packed.packed(models.autograd(model, model.shapes)) is None
-    assert type(stepper(models.autograd(model, model.shapes), 0, False)) is Stepper
+    assert packed.packed(dl.autograd(model, model.shapes)) is None
+    assert type(stepper(dl.autograd(model, model.shapes), 0, False)) is Stepper
     theta = model.flat(model.start(0))
-    assert modeldescent._looker(model, EXP, steepest.Sample(0.1))(theta).at.kept
-    assert not modeldescent._looker(model, EXP, steepest.LogLoss(0.1))(theta).at.kept
+    assert _looker(model, EXP, dynamics.Sample(0.1))(theta).at.kept
+    assert not _looker(model, EXP, dynamics.LogLoss(0.1))(theta).at.kept
 
 
 def test_kinds_are_numbered_as_the_kernel_reads_them():
-    assert set(layers._KINDS) == set(ff._SMOOTH) | set(ff._POWERS)
-    assert all(layers._KINDS[power] == name for name, power in ff._POWERS.items())
+    assert set(layers._KINDS) == set(SMOOTH) | set(POWERS)
+    assert all(layers._KINDS[power] == name for name, power in POWERS.items())

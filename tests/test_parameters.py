@@ -1,4 +1,5 @@
-"""Ranges, choices, data sets and relations of a chapter's parameters: what is allowed, and what is refused how."""
+"""Ranges, choices, data sets and relations of a chapter's parameters: what is allowed, and what is
+refused how."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from dlnlib.book.chapters import chapter, chapters, checked
+from dlnlib.book.parameters import Parameter, check, check_relations, read, relations
 from dlnlib.errors import BadData, BadParameter, UnknownChapter
-from dlnlib.notebooks import chapters, checked
-from dlnlib.parameters import Parameter, check, check_relations, read, relations
 
 DEPTH = Parameter("depth", 3, "1 to 6: layers", 1, 6)
 UNTIL = Parameter("until", 1e9, "1e2 to 1e10: where it stops", "1e2", "1e10")
-LOSS = Parameter("loss", "exponential", "exponential or logistic", choices=("exponential", "logistic"))
+LOSS = Parameter(
+    "loss", "exponential", "exponential or logistic", choices=("exponential", "logistic")
+)
 SIDES = Parameter("sides", 3, "3 or 4: sides", choices=(3, 4))
 DATA = Parameter("data", "iris", "a data set", data="needed")
 REAL = Parameter("real", "", "a data set", data="optional")
@@ -92,7 +95,9 @@ def test_others_are_refused_in_one_line(parameter, given, words):
 
 @pytest.mark.parametrize("parameter", [DATA, REAL, MANY])
 def test_a_wrong_data_set_names_its_parameter(parameter):
-    with pytest.raises(BadData, match=f"^{parameter.name}: data set 'digitz' is not known: did you mean 'digits'"):
+    with pytest.raises(
+        BadData, match=f"^{parameter.name}: data set 'digitz' is not known: did you mean 'digits'"
+    ):
         check(parameter, "digitz")
 
 
@@ -117,13 +122,21 @@ def test_the_name_of_a_link_decides_what_a_file_is(tmp_path, monkeypatch):
 def test_relations_hold_or_name_both_sides():
     values = {"rank": 3, "width": 8, "depth": 2}
     relation = "2 * rank < width"
-    check_relations([relation, "rank + 1 <= width / 2 and depth != 3", "max(rank, depth) - min(1, 2) >= 2"], values)
-    with pytest.raises(BadParameter, match="^rank = 4, width = 8: 2 [*] rank < width is needed; change one of them$"):
+    check_relations(
+        [relation, "rank + 1 <= width / 2 and depth != 3", "max(rank, depth) - min(1, 2) >= 2"],
+        values,
+    )
+    with pytest.raises(
+        BadParameter,
+        match="^rank = 4, width = 8: 2 [*] rank < width is needed; change one of them$",
+    ):
         check_relations([relation], {**values, "rank": 4})
 
 
 def test_relations_are_read_with_the_chapter():
-    assert relations(None, [DEPTH], "a.md") == () and relations(["depth > 2"], [DEPTH], "a.md") == ("depth > 2",)
+    assert relations(None, [DEPTH], "a.md") == () and relations(["depth > 2"], [DEPTH], "a.md") == (
+        "depth > 2",
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,9 +207,9 @@ def test_a_parameters_cell_holds_assignments_of_literals(line):
 
 
 def test_every_number_of_the_book_has_a_range_that_its_comment_repeats():
-    for chapter in chapters(ROOT):
-        for parameter in chapter.parameters:
-            where = f"{chapter.name}: {parameter.name}"
+    for found in chapters(ROOT):
+        for parameter in found.parameters:
+            where = f"{found.name}: {parameter.name}"
             if isinstance(parameter.default, bool):
                 continue
             assert parameter.allowed, where
@@ -206,15 +219,17 @@ def test_every_number_of_the_book_has_a_range_that_its_comment_repeats():
 
 def test_every_relation_of_the_book_is_one_that_an_end_of_a_range_breaks():
     """A relation that holds wherever the ranges do says nothing."""
-    for chapter in chapters(ROOT):
-        numbers = {p.name: p for p in chapter.parameters if p.least is not None}
-        defaults = {p.name: p.default for p in chapter.parameters}
-        for relation in chapter.requires:
+    for found in chapters(ROOT):
+        numbers = {p.name: p for p in found.parameters if p.least is not None}
+        defaults = {p.name: p.default for p in found.parameters}
+        for relation in found.requires:
             corners = [{}]
             for name in (name for name in numbers if name in relation):
                 ends = [float(numbers[name].least), float(numbers[name].most)]
                 corners = [{**corner, name: end} for corner in corners for end in ends]
-            assert any(_broken(relation, {**defaults, **corner}) for corner in corners), f"{chapter.name}: {relation}"
+            assert any(_broken(relation, {**defaults, **corner}) for corner in corners), (
+                f"{found.name}: {relation}"
+            )
 
 
 def _broken(relation, values) -> bool:
@@ -227,7 +242,9 @@ def _broken(relation, values) -> bool:
 
 def test_a_relation_is_refused_before_anything_runs(toy_book):
     path = toy_book / "book" / "toys" / "halving.md"
-    path.write_text(path.read_text().replace("parameters:\n", "requires: [seed < 10 * steps]\nparameters:\n"))
+    path.write_text(
+        path.read_text().replace("parameters:\n", "requires: [seed < 10 * steps]\nparameters:\n")
+    )
     chapter = chapters(toy_book)[0]
     assert checked(chapter, {"seed": "79"}) == {"seed": 79}
     with pytest.raises(BadParameter, match="seed = 80, steps = 8: seed < 10 [*] steps is needed"):
@@ -235,14 +252,13 @@ def test_a_relation_is_refused_before_anything_runs(toy_book):
 
 
 def test_a_broken_chapter_does_not_hide_the_others(toy_book):
-    from dlnlib import notebooks
 
     toc = toy_book / "_toc.yml"
     toc.write_text(toc.read_text() + "      - file: book/toys/broken\n")
     text = (toy_book / "book" / "toys" / "halving.md").read_text()
     (toy_book / "book" / "toys" / "broken.md").write_text(text.replace("seed = 0", "seed = ("))
-    assert notebooks.chapter("halving", toy_book).name == "halving"
+    assert chapter("halving", toy_book).name == "halving"
     with pytest.raises(BadParameter, match="broken.md: the parameters cell does not parse"):
-        notebooks.chapter("broken", toy_book)
+        chapter("broken", toy_book)
     with pytest.raises(UnknownChapter):
-        notebooks.chapter("other", toy_book)
+        chapter("other", toy_book)

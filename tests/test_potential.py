@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dlnlib import flow, losses, models, potential, quasinorms
-from dlnlib.data import load
+import dlnlib as dl
+from dlnlib import theory
+from dlnlib.data.sources import load
 from dlnlib.errors import BadParameter, NotCertified
-from dlnlib.margin import max_margin
+from dlnlib.theory.margin import max_margin
 
 
 def vector(value, d):
@@ -19,8 +20,11 @@ def z():
 
 
 def uneven(d):
-    u, v = torch.linspace(0.5, 2, d, dtype=torch.float64), torch.linspace(1, 0.3, d, dtype=torch.float64)
-    return potential.of_start(u, v)
+    u, v = (
+        torch.linspace(0.5, 2, d, dtype=torch.float64),
+        torch.linspace(1, 0.3, d, dtype=torch.float64),
+    )
+    return theory.potential_of_start(u, v)
 
 
 def test_theta_is_the_gradient_of_the_value_and_inverts_beta():
@@ -35,7 +39,7 @@ def test_value_is_the_q_of_the_literature():
     alpha, beta = 0.7, torch.tensor([-2.0, 0.3, 9.0], dtype=torch.float64)
     s = beta / alpha**2
     q = 2 - torch.sqrt(4 + s**2) + s * torch.asinh(s / 2)
-    found = potential.of_start(vector(alpha, 3), vector(alpha, 3)).value(beta).item()
+    found = theory.potential_of_start(vector(alpha, 3), vector(alpha, 3)).value(beta).item()
     assert found == pytest.approx((alpha**2 / 4 * q.sum()).item(), rel=1e-12)
 
 
@@ -53,20 +57,23 @@ def test_least_point_satisfies_its_conditions(z, floor):
 
 
 def test_limits_are_the_maximum_margins(z):
-    P = potential.of_start(vector(1.0, 10), vector(1.0, 10))
+    P = theory.potential_of_start(vector(1.0, 10), vector(1.0, 10))
     small, large = P.least(z, 1e-4)[0], P.least(z, 1e12)[0]
     assert torch.allclose(small / small.norm(), max_margin(z).direction, atol=1e-6)
-    assert quasinorms.margin(large, z, 1).item() == pytest.approx(quasinorms.l1_margin(z).margin, rel=2e-3)
-    assert quasinorms.margin(small, z, 1).item() < 0.9 * quasinorms.l1_margin(z).margin
+    assert theory.quasi_margin(large, z, 1).item() == pytest.approx(
+        theory.l1_margin(z).margin, rel=2e-3
+    )
+    assert theory.quasi_margin(small, z, 1).item() < 0.9 * theory.l1_margin(z).margin
 
 
 def test_the_flow_stays_in_the_cone_and_within_the_bound(z):
     u, v = vector(0.5, 10), torch.linspace(0.4, 0.6, 10, dtype=torch.float64)
-    run = flow.follow([u + v, u - v], models.diagonal(z, 2), losses.exponential, 1e3, accuracy=1e-8)
-    P, beta = potential.of_start(u, v), run.predictor[-1:]
+    run = dl.flow([u + v, u - v], dl.diagonal(z, 2), dl.exponential, 1e3, accuracy=1e-8)
+    P, beta = theory.potential_of_start(u, v), run.predictor[-1:]
     weights, left = P.multipliers(beta, z)
     assert left.max() < 1e-7
-    assert potential.of_start(u, u).multipliers(beta, z)[1].max() > 1e-3  # the wrong potential
+    # the wrong potential
+    assert theory.potential_of_start(u, u).multipliers(beta, z)[1].max() > 1e-3
     q = beta[0] @ z.T
     goal = P.least(z, q.min().item())[0]
     assert 0 <= P.divergence(beta[0], goal) <= weights[0] @ (q - q.min())
@@ -74,7 +81,7 @@ def test_the_flow_stays_in_the_cone_and_within_the_bound(z):
 
 def test_errors(z):
     with pytest.raises(BadParameter):
-        potential.of_start(vector(1.0, 3), vector(0.0, 3))
+        theory.potential_of_start(vector(1.0, 3), vector(0.0, 3))
     with pytest.raises(BadParameter):
         uneven(10).least(z, 0.0)
     with pytest.raises(NotCertified):

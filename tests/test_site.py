@@ -17,8 +17,8 @@ from bs4 import BeautifulSoup
 from conftest import ROOT, Tags, external, fetched_by_css, make_toy_book
 from dlnbook import cache_key, cache_path
 
-from dlnlib.claims import registry
-from dlnlib.ledger import load
+from dlnlib.verdict.claims import registry
+from dlnlib.verdict.ledger import load
 
 REAL_SITE = ROOT / "_build" / "html"
 CHAPTER = Path("book", "toys", "halving.md")
@@ -90,18 +90,39 @@ def test_claims_json_shows_every_registered_claim(site):
     entries = load(site / "claims.json")
     assert list(dict.fromkeys(entry["id"] for entry in entries)) == list(registry())
     for entry in entries:
-        keys = {"id", "title", "source", "provenance", "chapter", "status", "checks", "parameters", "seconds"}
+        keys = {
+            "id",
+            "title",
+            "source",
+            "provenance",
+            "chapter",
+            "status",
+            "checks",
+            "parameters",
+            "seconds",
+        }
         assert keys <= set(entry)
-        assert not entry["checks"] or entry["status"] in {"reproduced", "refuted", "undecided", "hypotheses not met"}
+        assert not entry["checks"] or entry["status"] in {
+            "reproduced",
+            "refuted",
+            "undecided",
+            "hypotheses not met",
+        }
 
 
 def test_toy_verdict_reached_the_ledger(toy):
     entry = next(e for e in load(toy / "_build" / "html") if e["id"] == "JT18-eq1")
-    assert entry["status"] == "reproduced" and entry["chapter"] == "halving" and len(entry["checks"]) == 3
+    assert (
+        entry["status"] == "reproduced"
+        and entry["chapter"] == "halving"
+        and len(entry["checks"]) == 3
+    )
 
 
 def test_ledger_page_links_to_verdicts_that_exist(site):
-    ledger = BeautifulSoup((site / "book" / "ledger.html").read_text(encoding="utf-8"), "html.parser")
+    ledger = BeautifulSoup(
+        (site / "book" / "ledger.html").read_text(encoding="utf-8"), "html.parser"
+    )
     table = ledger.select_one("table.dln-ledger")
     entries = json.loads((site / "claims.json").read_text())
     assert len(table.select("tbody tr")) == len(entries)
@@ -119,19 +140,26 @@ def test_no_page_fetches_from_the_network(site):
         scripts = [a["src"] for tag, a in tags(page).all if tag == "script" and "src" in a]
         assert all((page.parent / name.partition("?")[0]).is_file() for name in scripts), page
     for sheet in site.rglob("*.css"):
-        assert [u for u in fetched_by_css(sheet.read_text(encoding="utf-8")) if re.match(r"(https?:)?//", u)] == [], (
-            sheet
-        )
+        assert [
+            u
+            for u in fetched_by_css(sheet.read_text(encoding="utf-8"))
+            if re.match(r"(https?:)?//", u)
+        ] == [], sheet
 
 
 def test_the_network_check_can_say_no():
     for page in (
-        '<script src="https://cdn.example/x.js"></script>', '<link rel="stylesheet" href="//fonts.example/a.css">',
-        "<style>@import 'https://fonts.example/a.css';</style>", "<img src=http://a.example/x.png>",
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example/a.css">',
+        "<style>@import 'https://fonts.example/a.css';</style>",
+        "<img src=http://a.example/x.png>",
         '<p style="background: url(https://a.example/x.png)">',
-    ):  # fmt: skip
+    ):
         assert external(Tags(page)), page
-    assert external(Tags('<a href="https://doi.example/x">a link is not a fetch</a><img src="x.png">')) == []
+    assert (
+        external(Tags('<a href="https://doi.example/x">a link is not a fetch</a><img src="x.png">'))
+        == []
+    )
 
 
 def test_every_picture_has_alt_text(site):
@@ -141,7 +169,9 @@ def test_every_picture_has_alt_text(site):
 
 def test_the_alt_text_check_can_say_no(tmp_path):
     page = tmp_path / "page.html"
-    page.write_text('<img><main><p><img alt="of four words here"><img alt="a picture"></p><img></main><img>')
+    page.write_text(
+        '<img><main><p><img alt="of four words here"><img alt="a picture"></p><img></main><img>'
+    )
     assert without_alt(page) == ["{'alt': 'a picture'}", "{}"]
 
 
@@ -149,9 +179,16 @@ DOLLAR = re.compile(r'\$\s*<span class="math|class="math[^>]*>[^<]*</span>\s*\$'
 
 
 def test_no_dollar_is_left_beside_mathematics(site):
-    """Displayed mathematics without an empty line before it is read as inline, between two dollars that stay."""
-    assert DOLLAR.search('at all times, $<span class="math notranslate">x</span>$') and not DOLLAR.search("<p>5 $</p>")
-    assert not [page.name for page in site.glob("book/**/*.html") if DOLLAR.search(page.read_text(encoding="utf-8"))]
+    """Displayed mathematics without an empty line before it is read as inline, between two dollars
+    that stay."""
+    assert DOLLAR.search(
+        'at all times, $<span class="math notranslate">x</span>$'
+    ) and not DOLLAR.search("<p>5 $</p>")
+    assert not [
+        page.name
+        for page in site.glob("book/**/*.html")
+        if DOLLAR.search(page.read_text(encoding="utf-8"))
+    ]
 
 
 def test_theorems_are_numbered_by_chapter(toy):
@@ -203,19 +240,25 @@ def test_failing_chapter_is_named_and_others_are_kept(copy):
     other = copy / "book" / "toys" / "other.md"
     shutil.copy(copy / CHAPTER, other)
     edit(other, "thm-halving", "thm-other")
-    edit(other, "verdict = Verdict(", "raise RuntimeError('planted')\nverdict = Verdict(")
+    edit(other, "verdict = dl.Verdict(", "raise RuntimeError('planted')\nverdict = dl.Verdict(")
     edit(copy / CHAPTER, "steps = 8", "steps = 9")
-    (copy / "_toc.yml").write_text((copy / "_toc.yml").read_text() + "      - file: book/toys/other\n")
+    (copy / "_toc.yml").write_text(
+        (copy / "_toc.yml").read_text() + "      - file: book/toys/other\n"
+    )
     for attempt in range(2):
         done = build(copy)
         assert done.returncode == 1
-        assert "chapter other FAILED" in done.stderr and "failed in code cell 3: RuntimeError: planted" in done.stderr
+        assert (
+            "chapter other FAILED" in done.stderr
+            and "failed in code cell 3: RuntimeError: planted" in done.stderr
+        )
         assert ("halving: executed" in done.stdout) == (attempt == 0)
 
 
 def test_warnings_fail_the_build_every_time(copy):
-    """A verdict on a claim that is not registered, a home chapter that says nothing, a reference to nowhere."""
-    unregistered = 'Verdict(__import__("dlnlib").claims.Claim("X-1", "t", "s", "read"),'
+    """A verdict on a claim that is not registered, a home chapter that says nothing, a reference to
+    nowhere."""
+    unregistered = 'Verdict(dl.verdict.Claim("X-1", "t", "s", "read"),'
     edit(copy / CHAPTER, 'Verdict("JT18-eq1",', unregistered)
     (copy / CHAPTER).rename(copy / "book" / "toys" / "convolution.md")
     edit(copy / "_toc.yml", "toys/halving", "toys/convolution")
@@ -233,7 +276,8 @@ def test_warnings_fail_the_build_every_time(copy):
 
 
 def test_browser_shows_the_mathematics_and_can_say_no(copy, tmp_path):
-    """Of four pages the first is sound; then a formula that is none, one without its marks, a script that is gone."""
+    """Of four pages the first is sound; then a formula that is none, one without its marks, a
+    script that is gone."""
     page = copy / "_build" / "html" / "book" / "toys" / "halving.html"
     text, formula = page.read_text(), r"\(x_k \to 0\)"
     faults = {

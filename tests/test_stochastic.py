@@ -1,4 +1,5 @@
-"""Compiled single-sample descent against autograd and against the model's own descent; the noise of one layer."""
+"""Compiled single-sample descent against autograd and against the model's own descent; the noise of
+one layer."""
 
 from __future__ import annotations
 
@@ -9,22 +10,24 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from dlnlib import descent, kkt, losses, stochastic, theory
-from dlnlib import feedforward as ff
-from dlnlib.data import load
+import dlnlib as dl
+from dlnlib import networks, theory
+from dlnlib.data.sources import load
 from dlnlib.errors import BadParameter, HypothesisNotMet
 
 F64 = torch.float64
-EXP = losses.exponential
+EXP = dl.exponential
 POINTS = load("spanning:n=12,d=3").scaled()
 X, Y, Z = POINTS.x, POINTS.y, POINTS.z
 
 
-@pytest.mark.parametrize("loss", [EXP, losses.logistic, losses.squared], ids=lambda loss: loss.name)
-@pytest.mark.parametrize("model", [ff.deep_linear(Z, [4, 3]), ff.relu(X, Y, [5, 4], linear_tail=1)], ids=str)
+@pytest.mark.parametrize("loss", [EXP, dl.logistic, dl.squared], ids=lambda loss: loss.name)
+@pytest.mark.parametrize(
+    "model", [dl.deep_linear(Z, [4, 3]), dl.relu(X, Y, [5, 4], linear_tail=1)], ids=str
+)
 def test_steps_are_those_of_autograd(model, loss):
     w, eta = model.start(1), 0.1
-    run = stochastic.descend(w, model, loss, eta, 20, seed=3, per_decade=50)
+    run = dl.descend_stochastic(w, model, loss, eta, 20, seed=3, per_decade=50)
     draws, first = np.random.default_rng(3), 0
     for last, goal in zip(run.steps.int().tolist(), run.steps.int().tolist()[1:], strict=False):
         for i in draws.integers(len(X), size=goal - last):
@@ -38,18 +41,18 @@ def test_steps_are_those_of_autograd(model, loss):
 
 
 def test_whole_batch_is_loss_scaled_descent():
-    model = ff.two_layer(X, Y, 6)
-    ours = stochastic.descend(model.start(0), model, EXP, 1.0, 300, scaled=True, batch=True)
-    theirs = descent.descend(model.start(0), model, EXP, descent.LossScaled(1.0), 300)
+    model = dl.two_layer(X, Y, 6)
+    ours = dl.descend_stochastic(model.start(0), model, EXP, 1.0, 300, scaled=True, batch=True)
+    theirs = dl.descend(model.start(0), model, EXP, dl.LossScaled(1.0), 300)
     for W, V in zip(ours.final, theirs.final, strict=True):
         assert_allclose(W, V, rtol=1e-9, atol=1e-11)
     assert ours.falls[-1] == theirs.ledger["decreases_l2"]
 
 
 def test_least_margin_is_of_every_step():
-    model = ff.deep_linear(Z)
+    model = dl.deep_linear(Z)
     start = [torch.tensor([[0.1, 0.2, -0.3]], dtype=F64)]
-    fine = stochastic.descend(start, model, EXP, 0.5, 9, per_decade=50)
+    fine = dl.descend_stochastic(start, model, EXP, 0.5, 9, per_decade=50)
     w = fine.weights[0][1:, 0]
     margins = (w @ Z.T).amin(1) / w.norm(dim=1)
     assert fine.steps.tolist() == list(range(10))
@@ -58,41 +61,54 @@ def test_least_margin_is_of_every_step():
 
 
 def test_noise_of_one_layer():
-    mm = theory.max_margin(Z)
-    limit = stochastic.fluctuation(Z, mm)
+    mm = dl.max_margin(Z)
+    limit = theory.fluctuation(Z, mm)
     w_hat = mm.direction / mm.margin
     assert_allclose(w_hat @ limit.covariance @ w_hat, limit.spread / mm.margin**4)
     k = torch.tensor([0.0, 10.0, 1e3, 1e8], dtype=F64)
-    mean, C = stochastic.linear_noise(Z, torch.zeros(3, dtype=F64), 0.3, k)
-    assert_allclose(k[-1] * C[-1], limit.covariance, rtol=2e-2, atol=2e-2 * limit.covariance.trace())
-    model, start = ff.deep_linear(Z), [torch.zeros(1, 3, dtype=F64)]
-    W = torch.stack([stochastic.descend(start, model, EXP, 0.3, 1000, seed=s).final[0][0] for s in range(300)])
+    mean, C = theory.linear_noise(Z, torch.zeros(3, dtype=F64), 0.3, k)
+    assert_allclose(
+        k[-1] * C[-1], limit.covariance, rtol=2e-2, atol=2e-2 * limit.covariance.trace()
+    )
+    model, start = dl.deep_linear(Z), [torch.zeros(1, 3, dtype=F64)]
+    W = torch.stack(
+        [
+            dl.descend_stochastic(start, model, EXP, 0.3, 1000, seed=s).final[0][0]
+            for s in range(300)
+        ]
+    )
     assert_allclose(W.mean(0), mean[2], atol=5 * C[2].trace().sqrt().item() / math.sqrt(300))
-    assert (W - W.mean(0)).square().sum().item() / 299 / C[2].trace().item() == pytest.approx(1, abs=0.3)
+    assert (W - W.mean(0)).square().sum().item() / 299 / C[2].trace().item() == pytest.approx(
+        1, abs=0.3
+    )
 
 
 def test_slow_noise_has_no_law():
     z = load("random:n=20,d=5", seed=2).scaled().z
     with pytest.raises(HypothesisNotMet, match="above 1/2"):
-        stochastic.fluctuation(z, theory.max_margin(z))
+        theory.fluctuation(z, dl.max_margin(z))
 
 
 def test_refuses_what_it_cannot_run():
-    for model in (ff.skip(Z, 4), ff.feedforward(X, Y, [4], "tanh"), ff.feedforward(X, Y, [4], "relu", bias="first")):
+    for model in (
+        networks.skip(Z, 4),
+        dl.feedforward(X, Y, [4], "tanh"),
+        dl.feedforward(X, Y, [4], "relu", bias="first"),
+    ):
         with pytest.raises(BadParameter):
-            stochastic.descend(model.start(0), model, EXP, 0.1, 10)
-    model = ff.deep_linear(Z)
+            dl.descend_stochastic(model.start(0), model, EXP, 0.1, 10)
+    model = dl.deep_linear(Z)
     with pytest.raises(BadParameter):
-        stochastic.descend(model.start(0), model, losses.polynomial, 0.1, 10)
-    wild = stochastic.descend([torch.full((1, 3), -200.0, dtype=F64)], model, EXP, 1e9, 100)
+        dl.descend_stochastic(model.start(0), model, dl.polynomial, 0.1, 10)
+    wild = dl.descend_stochastic([torch.full((1, 3), -200.0, dtype=F64)], model, EXP, 1e9, 100)
     assert wild.status.startswith("diverged") and torch.isfinite(wild.final[0]).all()
 
 
 def test_kinks_nearby_make_the_residual_small():
     x = torch.cartesian_prod(*[torch.tensor([-0.5, 0.5], dtype=F64)] * 4)
-    model = ff.two_layer(x, (x[:, 0] * x[:, 1]).sign(), 8)
-    run = stochastic.descend(model.start(0), model, EXP, 4.0, 10000, scaled=True, batch=True)
-    strict, loose = (kkt.measure(run.final, model, near=near).residual.item() for near in (1e-11, 1e-3))
+    model = dl.two_layer(x, (x[:, 0] * x[:, 1]).sign(), 8)
+    run = dl.descend_stochastic(model.start(0), model, EXP, 4.0, 10000, scaled=True, batch=True)
+    strict, loose = (dl.kkt(run.final, model, near=near).residual.item() for near in (1e-11, 1e-3))
     assert loose < 0.1 * strict
     best = math.sqrt(2 / 4) / 8  # the maximum over all networks
-    assert 0.99 * best < kkt.measure(run.final, model).margin.item() < best
+    assert 0.99 * best < dl.kkt(run.final, model).margin.item() < best

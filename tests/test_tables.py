@@ -1,4 +1,5 @@
-"""The tools behind `make steady` and `make nudge`: runs in a fork, resumable tables, and nudges that can say no."""
+"""The tools behind `make steady` and `make nudge`: runs in a fork, resumable tables, and nudges
+that can say no."""
 
 from __future__ import annotations
 
@@ -15,10 +16,11 @@ import steady
 from conftest import ROOT
 from results_table import Table, code
 
-from dlnlib.notebooks import chapter
-from dlnlib.run import execute
+from dlnlib.book.chapters import chapter
+from dlnlib.book.execute import execute
 
-NUDGED = ("risk", "non-whitened")  # the two chapters and two nudges of `make test`; `make nudge` runs all
+# the two chapters and two nudges of `make test`; `make nudge` runs all
+NUDGED = ("risk", "non-whitened")
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def halving(toy_book):
 
 
 def test_a_fork_gives_the_verdicts_of_a_kernel(halving):
-    from dlnlib.ledger import gather
+    from dlnlib.verdict.ledger import gather
 
     outcome = inprocess.forked(halving, {"seed": 3})
     kernel = gather(execute(halving, {"seed": 3}), "halving")
@@ -67,7 +69,11 @@ def test_steady_visits_seeds_ends_and_data(halving):
 def test_a_refuted_run_is_no_good_row(halving):
     outcome = inprocess.forked(halving, {"steps": 1})
     row = steady.row(halving, {"steps": 1}, outcome)
-    assert row["status"] not in steady.GOOD and "JT18-eq1" in row["reason"] and row["parameters"] == "steps=1"
+    assert (
+        row["status"] not in steady.GOOD
+        and "JT18-eq1" in row["reason"]
+        and row["parameters"] == "steps=1"
+    )
 
 
 def test_a_table_resumes_and_forgets_rows_of_other_code(halving, tmp_path):
@@ -99,7 +105,9 @@ def test_a_nudge_that_changes_a_text_or_a_number_is_seen(halving, tmp_path, monk
     assert nudge.difference(halving, outcome) == ""
     text = [outcome.texts[0].replace("reproduced", "refuted"), *outcome.texts[1:]]
     assert "refuted" in nudge.difference(halving, inprocess.Outcome(outcome.verdicts, text))
-    assert "lines instead of" in nudge.difference(halving, inprocess.Outcome(outcome.verdicts, outcome.texts[1:]))
+    assert "lines instead of" in nudge.difference(
+        halving, inprocess.Outcome(outcome.verdicts, outcome.texts[1:])
+    )
     assert nudge.difference(halving, inprocess.Outcome(error="Died: 9")) == "Died: 9"
     check = next(c for c in outcome.verdicts[0]["checks"] if c["name"].startswith("last value"))
     check["measured"] = 0.009  # it still holds
@@ -108,12 +116,14 @@ def test_a_nudge_that_changes_a_text_or_a_number_is_seen(halving, tmp_path, monk
 
 def test_starts_are_moved_by_units_in_the_last_place():
     code = (
-        "import nudge, torch; from dlnlib import networks; before = networks.gaussian([3, 2, 1], 0);"
-        "nudge.scaled_starts(2)(); after = networks.gaussian([3, 2, 1], 0);"
-        "print(max(((a - b).abs() / b.abs()).max().item() for a, b in zip(after, before)))"
+        "import nudge, torch; from dlnlib import networks; before = networks.gaussian([3, 2, 1], "
+        "0);nudge.scaled_starts(2)(); after = networks.gaussian([3, 2, 1], 0);print(max(((a - "
+        "b).abs() / b.abs()).max().item() for a, b in zip(after, before)))"
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     assert 0 < float(done.stdout) <= 4 * 2.0**-52 and math.isfinite(float(done.stdout))
 
 
@@ -127,6 +137,8 @@ def test_two_chapters_under_two_nudges(name, tmp_path):
     paths = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
     environment = {**os.environ, **nudge.NUDGES[name].environment, "PYTHONPATH": paths}
     table = Table(tmp_path / "nudges.csv", nudge.COLUMNS, ("chapter", "nudge"))
-    subprocess.run([sys.executable, "-c", code, str(table.path), name, *NUDGED], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, str(table.path), name, *NUDGED], env=environment, check=True
+    )
     rows = table.load()
     assert [row["difference"] for row in rows] == [""] * len(NUDGED)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dlnlib import networks
+import dlnlib as dl
+from dlnlib.dynamics.trajectory import Trajectory
 from dlnlib.errors import BadParameter
-from dlnlib.trajectory import Trajectory
 
 
 def sample(runs=(2, 3)) -> Trajectory:
-    weights = networks.gaussian([3, 4, 1], 0, runs=(5, *runs))
+    weights = dl.gaussian([3, 4, 1], 0, runs=(5, *runs))
     step = torch.arange(5, dtype=torch.float64).reshape(5, *[1] * len(runs)).expand(5, *runs)
     status = [f"run {r}" for r in range(6)] if runs else "finished"
     return Trajectory(
-        weights, {"step": step}, {"rule": "none"}, status, {"violations": torch.arange(6.0).reshape(runs or 6)}
+        weights,
+        {"step": step},
+        {"rule": "none"},
+        status,
+        {"violations": torch.arange(6.0).reshape(runs or 6)},
     )
 
 
@@ -31,8 +35,8 @@ def test_predictor_and_margins_of_every_point():
     z = torch.randn(7, 3, dtype=torch.float64)
     assert t.predictor.shape == (5, 2, 3, 3)
     assert t.margins(z).shape == (5, 2, 3, 7)
-    torch.testing.assert_close(t.predictor[2], networks.predictor(t.at(2)))
-    torch.testing.assert_close(t.margins(z)[3, 1, 2], networks.margins(t.at(3), z)[1, 2])
+    torch.testing.assert_close(t.predictor[2], dl.predictor(t.at(2)))
+    torch.testing.assert_close(t.margins(z)[3, 1, 2], dl.margins(t.at(3), z)[1, 2])
 
 
 def test_one_run_in_flat_order():

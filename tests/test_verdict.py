@@ -11,11 +11,12 @@ from importlib import resources
 
 import pytest
 
-from dlnlib import views
-from dlnlib.attempt import attempt
-from dlnlib.claims import Claim, claim, registry
 from dlnlib.errors import BadData, BadParameter, IntegratorStalled, NotSeparable
-from dlnlib.verdict import KINDS, MIME, Check, Verdict
+from dlnlib.verdict import render
+from dlnlib.verdict.attempts import attempt
+from dlnlib.verdict.check import KINDS, Check
+from dlnlib.verdict.claims import Claim, claim, registry
+from dlnlib.verdict.verdict import MIME, Verdict
 
 PLAIN = Claim("T-1", "A test", "nobody", "derived")
 CONTROLLED = Claim("T-2", "A test with a control", "nobody", "read", needs_control=True)
@@ -33,13 +34,23 @@ def good(owner=CONTROLLED, **kwargs) -> Verdict:
 @pytest.mark.parametrize(
     ("measured", "relation", "expected", "tolerance", "holds"),
     [
-        (1.0, "<=", 1.0, 0, True), (1.0 + 1e-12, "<=", 1.0, 0, False), (1.05, "<=", 1.0, 0.1, True),
-        (1.11, "<=", 1.0, 0.1, False), (1.0, ">=", 1.0, 0, True), (0.95, ">=", 1.0, 0.1, True),
-        (0.89, ">=", 1.0, 0.1, False), (2.05, "==", 2.0, 0.1, True), (2.15, "==", 2.0, 0.1, False),
-        (205, "~", 200, 0.1, True), (221, "~", 200, 0.1, False), (-205, "~", -200, 0.1, True),
-        (205, "~", -200, 0.1, False), (0.0, "~", 0.0, 0.1, True), (1e-300, "~", 0.0, 0.1, False),
+        (1.0, "<=", 1.0, 0, True),
+        (1.0 + 1e-12, "<=", 1.0, 0, False),
+        (1.05, "<=", 1.0, 0.1, True),
+        (1.11, "<=", 1.0, 0.1, False),
+        (1.0, ">=", 1.0, 0, True),
+        (0.95, ">=", 1.0, 0.1, True),
+        (0.89, ">=", 1.0, 0.1, False),
+        (2.05, "==", 2.0, 0.1, True),
+        (2.15, "==", 2.0, 0.1, False),
+        (205, "~", 200, 0.1, True),
+        (221, "~", 200, 0.1, False),
+        (-205, "~", -200, 0.1, True),
+        (205, "~", -200, 0.1, False),
+        (0.0, "~", 0.0, 0.1, True),
+        (1e-300, "~", 0.0, 0.1, False),
     ],
-)  # fmt: skip
+)
 def test_relations(measured, relation, expected, tolerance, holds):
     assert Check("conclusion", "c", measured, relation, expected, tolerance, "why").holds is holds
 
@@ -55,12 +66,16 @@ def test_non_finite_never_holds(relation, value):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("guess", "c", 1, "<=", 1), "kind 'guess'"), (("rate", "c", 1, "<", 1), "relation '<'"),
-        (("rate", "c", 1, "<=", 1, -0.1, "why"), "at least 0"), (("rate", "c", 1, "<=", 1, math.inf, "why"), "finite"),
-        (("rate", "c", 1, "<=", 1, math.nan, "why"), "at least 0"), (("rate", "c", 1, "<=", 1, 0.1), "one-line"),
-        (("rate", "c", "x", "<=", 1), "one real number"), (("rate", "c", [1, 2], "<=", 1), "one real number"),
+        (("guess", "c", 1, "<=", 1), "kind 'guess'"),
+        (("rate", "c", 1, "<", 1), "relation '<'"),
+        (("rate", "c", 1, "<=", 1, -0.1, "why"), "at least 0"),
+        (("rate", "c", 1, "<=", 1, math.inf, "why"), "finite"),
+        (("rate", "c", 1, "<=", 1, math.nan, "why"), "at least 0"),
+        (("rate", "c", 1, "<=", 1, 0.1), "one-line"),
+        (("rate", "c", "x", "<=", 1), "one real number"),
+        (("rate", "c", [1, 2], "<=", 1), "one real number"),
     ],
-)  # fmt: skip
+)
 def test_refused_checks(arguments, words):
     with pytest.raises(BadParameter, match=words):
         Check(*arguments)
@@ -116,7 +131,8 @@ def test_no_conclusion_or_missing_control_is_undecided():
 
 
 def test_precedence_of_statuses():
-    """Unmet hypotheses beat everything; lack of accuracy beats a failed conclusion; that beats a control."""
+    """Unmet hypotheses beat everything; lack of accuracy beats a failed conclusion; that beats a
+    control."""
     for hypothesis, accuracy, conclusion, control in itertools.product([True, False], repeat=4):
         v = Verdict(CONTROLLED, seconds=0.0)
         v.hypothesis("h", 0, "==", 0 if hypothesis else 1)
@@ -124,7 +140,9 @@ def test_precedence_of_statuses():
         v.conclusion("c", 0, "==", 0 if conclusion else 1)
         v.control("k", 0, "==", 0 if control else 1)
         expected = "hypotheses not met" if not hypothesis else "undecided" if not accuracy else None
-        assert v.status == (expected or ("refuted" if not conclusion else "reproduced" if control else "undecided"))
+        assert v.status == (
+            expected or ("refuted" if not conclusion else "reproduced" if control else "undecided")
+        )
 
 
 def test_json_round_trip_is_strict_json():
@@ -135,24 +153,40 @@ def test_json_round_trip_is_strict_json():
     data = json.loads(json.dumps(v.to_json(), allow_nan=False))
     assert Verdict.from_json(data).to_json() == data
     assert Verdict.from_json(data).status == v.status == data["status"]
-    wanted = {"id", "title", "source", "provenance", "chapter", "status", "checks", "parameters", "seconds"}
+    wanted = {
+        "id",
+        "title",
+        "source",
+        "provenance",
+        "chapter",
+        "status",
+        "checks",
+        "parameters",
+        "seconds",
+    }
     assert wanted <= set(data)
-    assert {"kind", "name", "measured", "relation", "expected", "tolerance", "holds"} <= set(data["checks"][0])
+    assert {"kind", "name", "measured", "relation", "expected", "tolerance", "holds"} <= set(
+        data["checks"][0]
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.pop("status"), "'status' is missing"), (lambda d: d.pop("checks"), "'checks' is missing"),
-        (lambda d: d.update(status="refuted"), "status is written as"), (lambda d: d.update(status="x"), "not one of"),
-        (lambda d: d.update(provenance="dreamt"), "not one of"), (lambda d: d.update(checks="none"), "cannot be"),
+        (lambda d: d.pop("status"), "'status' is missing"),
+        (lambda d: d.pop("checks"), "'checks' is missing"),
+        (lambda d: d.update(status="refuted"), "status is written as"),
+        (lambda d: d.update(status="x"), "not one of"),
+        (lambda d: d.update(provenance="dreamt"), "not one of"),
+        (lambda d: d.update(checks="none"), "cannot be"),
         (lambda d: d["checks"][0].pop("holds"), "lacks holds"),
         (lambda d: d["checks"][0].update(holds=False), "numbers say otherwise"),
         (lambda d: d["checks"][0].update(measured="0.3"), "not a number"),
-        (lambda d: d["checks"][0].update(kind="guess"), "kind 'guess'"), (lambda d: d["checks"].append(3), "lacks"),
+        (lambda d: d["checks"][0].update(kind="guess"), "kind 'guess'"),
+        (lambda d: d["checks"].append(3), "lacks"),
         (lambda d: d.update(accuracy=[{"name": "a"}]), "attained"),
     ],
-)  # fmt: skip
+)
 def test_contradictory_json_is_refused(change, words):
     data = good().to_json()
     change(data)
@@ -167,7 +201,12 @@ def test_json_that_is_no_object():
 
 def test_registry_knows_every_claim_and_names_the_closest():
     assert claim("JT18-Thm2").chapter == "max-margin"
-    listed = resources.files("dlnlib").joinpath("claims.yml").read_text(encoding="utf-8").count("- id: ")
+    listed = (
+        resources.files("dlnlib.verdict")
+        .joinpath("claims.yml")
+        .read_text(encoding="utf-8")
+        .count("- id: ")
+    )
     assert len(registry()) == listed  # no id twice
     with pytest.raises(BadParameter, match="did you mean 'JT18-Thm2'"):
         Verdict("JT18-Thm22")
@@ -182,18 +221,18 @@ def test_text_has_no_digits_of_residuals():
         v.constant("dyadic", 0.03125 + noise, "~", 0.03125 - noise, 1e-3, "horizon")
         v.rate("slope", -1.0005 + noise, "==", -1.0, 0.02, "fit")
         v.control("large", 1e6 + noise, ">=", 1)
-        texts.append(views.text(v))
+        texts.append(render.text(v))
     assert len(set(texts)) == 1
     assert "dyadic: ~ 0.0313" in texts[0] and "residual: <= 1e-09" in texts[0]
 
 
 def test_text_changes_when_the_mathematics_does():
-    before = views.text(good())
+    before = render.text(good())
     v = good()
     v.checks[2] = Check("constant", "limit", 0.63853 * 1.01, "~", 0.638531, 1e-4, "finite horizon")
-    assert views.text(v) != before and "does not hold" in views.text(v)
+    assert render.text(v) != before and "does not hold" in render.text(v)
     v.checks[2] = Check("constant", "limit", 0.65, "~", 0.65, 1e-4, "finite horizon")
-    assert views.text(v) != before
+    assert render.text(v) != before
 
 
 def test_text_shows_the_digits_that_are_known():
@@ -202,7 +241,7 @@ def test_text_shows_the_digits_that_are_known():
     v.conclusion("made of rounding", 1e-17, "<=", 1.23456e-15)
     v.constant("known to a per cent", 1.0, "==", 1.0123456, 0.01, "horizon")
     v.constant("known to its size", 1.0, "~", 1.5, 0.4, "horizon")
-    text = views.text(v)
+    text = render.text(v)
     assert "count: >= 5" in text and "rounding: <= a computed bound" in text
     assert "cent: == 1\n" in text and "its size: ~ a number known to its size only" in text
 
@@ -216,7 +255,9 @@ def test_a_missing_experiment_leaves_its_verdict_undecided_for_the_reason():
     v = good()
     assert v.needs(attempt(lambda: 3)) and v.status == "reproduced"
     assert not missing and not v.needs(3, missing)
-    assert v.status == "undecided" and v.open_reasons == ["IntegratorStalled, ask for a smaller until"]
+    assert v.status == "undecided" and v.open_reasons == [
+        "IntegratorStalled, ask for a smaller until"
+    ]
 
 
 def test_a_missing_hypothesis_is_not_met_and_bad_input_is_raised():
@@ -232,13 +273,13 @@ def test_a_missing_hypothesis_is_not_met_and_bad_input_is_raised():
 def test_html_is_accessible_and_escaped():
     v = good(data="<six & points>")
     v.conclusion(r"$\|w\| < \infty$ & more <b>", 1, "<=", 2)
-    page = views.html(v)
+    page = render.html(v)
     assert "<caption>" in page and 'scope="row"' in page and 'scope="col"' in page
     assert "&lt;six &amp; points&gt;" in page and "<b>" not in page
     assert r"\(\|w\| &lt; \infty\)" in page
     assert "fails, as told" in page
     v.control("broken as well", 0.0, ">=", 1.0)
-    assert "did not fail" in views.html(v) and "Undecided" in views.html(v)
+    assert "did not fail" in render.html(v) and "Undecided" in render.html(v)
 
 
 def test_faces_in_a_notebook():
@@ -249,7 +290,9 @@ def test_faces_in_a_notebook():
 
 def test_anchor_tells_runs_apart():
     one, two = good(seed=0).to_json(), good(seed=1).to_json()
-    assert views.anchor(one) != views.anchor(two) and views.anchor(one) in views.html(good(seed=0))
+    assert render.anchor(one) != render.anchor(two) and render.anchor(one) in render.html(
+        good(seed=0)
+    )
 
 
 def test_every_kind_has_a_method_and_a_word():
@@ -257,7 +300,7 @@ def test_every_kind_has_a_method_and_a_word():
     for kind in KINDS:
         getattr(v, kind)("name", 1, ">=", 0)
         assert v.checks[-1].kind == kind
-        assert kind in views.KIND_WORDS
+        assert kind in render.KIND_WORDS
     assert v.telling().kind == "constant"
     v.rate("fails", 0, ">=", 1)
     assert v.telling().name == "fails"
@@ -275,5 +318,5 @@ def test_scalars_of_other_libraries():
 
 
 def test_verdict_does_not_import_torch():
-    code = "import sys, dlnlib.verdict, dlnlib.views, dlnlib.ledger; sys.exit('torch' in sys.modules)"
+    code = "import sys, dlnlib.verdict.ledger; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

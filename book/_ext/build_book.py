@@ -1,4 +1,5 @@
-"""Builds the book: chapters are executed side by side into the cache that Sphinx then reads; warnings are errors.
+"""Builds the book: chapters are executed side by side into the cache that Sphinx then reads;
+warnings are errors.
 
 python book/_ext/build_book.py [ROOT] [--jobs N]
 """
@@ -18,14 +19,15 @@ from dlnbook import cache_path, read
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 
+from dlnlib.book.chapters import Chapter, chapters
+from dlnlib.book.execute import TIMEOUT, ChapterFailed, execute_notebook
+from dlnlib.book.page import settings
 from dlnlib.errors import DlnError
-from dlnlib.execute import TIMEOUT, ChapterFailed, execute_notebook
-from dlnlib.notebooks import Chapter, chapters
-from dlnlib.page import settings
 
 
 def run(chapter: Chapter, root: Path):
-    """Execute one chapter: the notebook, the seconds it took, and None or where and why it failed."""
+    """Execute one chapter: the notebook, the seconds it took, and None or where and why it
+    failed."""
     start = time.perf_counter()
     limit = settings(root).get("execute", {}).get("timeout", TIMEOUT)
     notebook, error = None, None
@@ -37,17 +39,21 @@ def run(chapter: Chapter, root: Path):
 
 
 def execute(root: Path, build: Path, jobs: int) -> bool:
-    """Run every chapter that the cache does not hold; a failing one is reported and the others' results are kept."""
+    """Run every chapter that the cache does not hold; a failing one is reported and the others'
+    results are kept."""
     cache = get_cache(str(cache_path(root, build)))
     todo = [chapter for chapter in chapters(root) if not cached(cache, read(chapter.path, root))]
     failed = []
-    pool = ThreadPoolExecutor(jobs)  # threads: each waits for a kernel, which is a process of its own
+    # threads: each waits for a kernel, which is a process of its own
+    pool = ThreadPoolExecutor(jobs)
     running = {pool.submit(run, chapter, root): chapter for chapter in todo}
     for future in as_completed(running):
         chapter = running[future]
         try:
             notebook, seconds, error = future.result()
-        except Exception as err:  # a defect, or no kernel could start: name the chapter and go on with the others
+        except (
+            Exception
+        ) as err:  # a defect, or no kernel could start: name the chapter and go on with the others
             seconds, error = 0.0, repr(err)
         if error is None:
             bundle = CacheBundleIn(notebook, str(chapter.path), data={"execution_seconds": seconds})
@@ -73,8 +79,8 @@ def cached(cache, notebook) -> bool:
 def render(root: Path, build: Path) -> int:
     """Sphinx with warnings as errors.
 
-    What an unfinished or failed build has read is thrown away: Sphinx would not read those pages again, and so would
-    not repeat their warnings, and a second build would succeed.
+    What an unfinished or failed build has read is thrown away: Sphinx would not read those pages
+    again, and so would not repeat their warnings, and a second build would succeed.
     """
     doctrees, marker = build / ".doctrees", build / ".unfinished"
     if marker.exists():
@@ -93,7 +99,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", nargs="?", type=Path, default=Path.cwd())
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="chapters run at once (default: all cores)"
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="chapters run at once (default: all cores)",
     )
     arguments = parser.parse_args()
     root = arguments.root.resolve()
@@ -104,7 +113,8 @@ def main() -> int:
         return 0 if execute(root, build, arguments.jobs) and render(root, build) == 0 else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
-        os._exit(130)  # without waiting for the chapters that are running: their kernels end with this process
+        # without waiting for the chapters that are running: their kernels end with this process
+        os._exit(130)
 
 
 if __name__ == "__main__":

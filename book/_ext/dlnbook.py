@@ -1,7 +1,9 @@
-"""Sphinx extension of the book: the ledger and claims.json, the execution cache's key, MathJax from disk.
+"""Sphinx extension of the book: the ledger and claims.json, the execution cache's key, MathJax from
+disk.
 
-Verdicts are read from each chapter's executed notebook when Sphinx reads the chapter, and kept in Sphinx's
-environment; so the ledger is complete in whatever order chapters ran, and whether or not they came from the cache.
+Verdicts are read from each chapter's executed notebook when Sphinx reads the chapter, and kept in
+Sphinx's environment; so the ledger is complete in whatever order chapters ran, and whether or not
+they came from the cache.
 """
 
 from __future__ import annotations
@@ -21,18 +23,19 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import dlnlib
-from dlnlib import ledger
-from dlnlib.claims import registry
+from dlnlib.book.page import mathjax_file
 from dlnlib.errors import DlnError
-from dlnlib.page import mathjax_file
-from dlnlib.views import anchor, words
+from dlnlib.verdict import ledger
+from dlnlib.verdict.claims import registry
+from dlnlib.verdict.render import anchor, words
 
 logger = logging.getLogger("dlnbook")
 MATHJAX = "mathjax/tex-svg-full.js"
 
 
 def cache_key(root: Path) -> str:
-    """A hash of all that a chapter's numbers depend on besides its own text: library, data, tables, requirements."""
+    """A hash of all that a chapter's numbers depend on besides its own text: library, data, tables,
+    requirements."""
     package = Path(dlnlib.__file__).parent
     files = [p for p in package.rglob("*") if p.suffix in {".py", ".yml"}]
     files += [p for p in (root / "book" / "data").rglob("*") if p.is_file()]
@@ -44,7 +47,8 @@ def cache_key(root: Path) -> str:
 
 
 def cache_path(root: Path, build: Path) -> Path:
-    """Where the executed chapters of the present key are cached; caches of other keys are deleted."""
+    """Where the executed chapters of the present key are cached; caches of other keys are
+    deleted."""
     path = build / ".jupyter_cache" / cache_key(root)
     for old in path.parent.glob("*"):
         if old != path:
@@ -53,7 +57,8 @@ def cache_path(root: Path, build: Path) -> Path:
 
 
 def read(path: Path, root: Path):
-    """The notebook exactly as Sphinx reads it: the execution cache finds outputs by the code it holds."""
+    """The notebook exactly as Sphinx reads it: the execution cache finds outputs by the code it
+    holds."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     markdown = MdParserConfig(enable_extensions=set(config["parse"]["myst_enable_extensions"]))
     return read_myst_markdown_notebook(path.read_text(encoding="utf-8"), config=markdown)
@@ -77,10 +82,15 @@ def set_paths(app, config) -> None:
 
 
 def outdated(app, env, added, changed, removed):
-    """Every page again when the library changed, and the ledger always: neither shows in a page's own text."""
+    """Every page again when the library changed, and the ledger always: neither shows in a page's
+    own text."""
     key = Path(app.config.nb_execution_cache_path).name
     stale, env.dln_key = getattr(env, "dln_key", key) != key, key
-    return sorted(env.found_docs) if stale else [doc for doc in env.found_docs if doc.endswith("ledger")]
+    return (
+        sorted(env.found_docs)
+        if stale
+        else [doc for doc in env.found_docs if doc.endswith("ledger")]
+    )
 
 
 def read_verdicts(app, doctree) -> None:
@@ -90,7 +100,8 @@ def read_verdicts(app, doctree) -> None:
     source = Path(env.doc2path(env.docname))
     if "```{code-cell}" not in source.read_text(encoding="utf-8"):
         return
-    # From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came from there.
+    # From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came
+    # from there.
     cache = get_cache(app.config.nb_execution_cache_path)
     try:
         _, notebook = cache.merge_match_into_notebook(read(source, Path(app.srcdir)))
@@ -109,15 +120,21 @@ def forget(app, env, docname) -> None:
 def check_homes(app, env):
     """Warn of a claim whose home chapter is in the book and says nothing about it."""
     pages = {Path(doc).name: doc for doc in env.found_docs}
-    said = {entry["id"] for entries in getattr(env, "dln_verdicts", {}).values() for entry in entries}
+    said = {
+        entry["id"] for entries in getattr(env, "dln_verdicts", {}).values() for entry in entries
+    }
     for claim in registry().values():
         if claim.chapter in pages and claim.id not in said:
-            logger.warning("no verdict on %s", claim.id, location=pages[claim.chapter], type="dlnbook")
+            logger.warning(
+                "no verdict on %s", claim.id, location=pages[claim.chapter], type="dlnbook"
+            )
 
 
 def all_entries(env) -> list[dict]:
     """Every verdict, in the order of the registry, and every registered claim without one."""
-    return ledger.complete(e for entries in getattr(env, "dln_verdicts", {}).values() for e in entries)
+    return ledger.complete(
+        e for entries in getattr(env, "dln_verdicts", {}).values() for e in entries
+    )
 
 
 def fill_ledger(app, doctree, docname) -> None:
@@ -125,9 +142,13 @@ def fill_ledger(app, doctree, docname) -> None:
         entries = all_entries(app.env)
         pages = {Path(doc).name: doc for doc in app.env.found_docs}
         rows = "\n".join(_row(app, docname, pages, entry) for entry in entries)
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("Claim", "Status", "Most telling number", "Provenance"))
+        head = "".join(
+            f'<th scope="col">{h}</th>'
+            for h in ("Claim", "Status", "Most telling number", "Provenance")
+        )
         table = (
-            f'<div class="dln-scroll"><table class="dln-ledger"><caption>{html.escape(ledger.summary(entries))}.'
+            '<div class="dln-scroll"><table class="dln-ledger">'
+            f"<caption>{html.escape(ledger.summary(entries))}."
             f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
         )
         node.replace_self(nodes.raw("", table, format="html"))
@@ -142,7 +163,8 @@ def _row(app, docname, pages, entry) -> str:
     case = f" <small>{html.escape(line.case)}</small>" if line.case else ""
     slug = line.status.replace(" ", "-")
     return (
-        f'<tr class="dln-{slug}"><th scope="row">{name}{case}<br><small>{words(line.title)}</small></th>'
+        f'<tr class="dln-{slug}">'
+        f'<th scope="row">{name}{case}<br><small>{words(line.title)}</small></th>'
         f'<td><span class="dln-status">{line.status}</span></td><td>{words(line.telling)}</td>'
         f"<td><small>{line.provenance}</small></td></tr>"
     )
@@ -151,7 +173,9 @@ def _row(app, docname, pages, entry) -> str:
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
     """Live code is not offered, and its script would come from the network."""
     scripts = context.get("script_files", [])
-    context["script_files"] = [s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()]
+    context["script_files"] = [
+        s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()
+    ]
 
 
 def finish(app, exception) -> None:
@@ -165,7 +189,8 @@ def finish(app, exception) -> None:
 
 
 def setup(app):
-    app.set_html_assets_policy("always")  # verdict tables bring mathematics to pages that have none of their own
+    # verdict tables bring mathematics to pages that have none of their own
+    app.set_html_assets_policy("always")
     app.add_node(LedgerNode)
     app.add_directive("claim-ledger", ClaimLedger)
     app.connect("config-inited", set_paths, priority=100)

@@ -1,0 +1,1 @@
+"""The book: chapters found, executed, shown. Knows no torch."""

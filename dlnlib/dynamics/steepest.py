@@ -1,0 +1,191 @@
+r"""Steps of descent on any model, all on log(1/risk) and so without underflow: each rule has its
+own norm or noise.
+
+A rule's `mover(model, loss)` is a function of what is known at a point (`Seen`) to the step, (P,),
+and the logarithm of the time that it stands for. `dynamics.descend(params, model, loss, rule,
+steps)` makes the steps and counts. To add a rule, write one more such class.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlnlib._checks import need_positive
+from dlnlib.errors import BadParameter
+from dlnlib.networks.model import Model, Pass
+
+__all__ = [
+    "Seen",
+    "LogLoss",
+    "Steepest",
+    "Adam",
+    "Sample",
+    "NORMS",
+    "steepest_direction",
+    "parameter_norm",
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """theta (P,), the pass there, log p (n,), log mean |l'|, psi = log(1/risk), ascent g = sum p_i
+    grad q_i (P,)."""
+
+    theta: np.ndarray
+    at: Pass
+    log_p: np.ndarray
+    log_mean: float
+    psi: float
+    ascent: np.ndarray
+
+
+def _largest_singular(v, model):
+    return max(
+        float(np.linalg.norm(W, 2)) if W.ndim == 2 else float(np.linalg.norm(W))
+        for W in model.parts(v)
+    )
+
+
+def _coordinate(g, model):
+    u, k = np.zeros_like(g), np.argmax(np.abs(g))
+    u[k] = np.sign(g[k])
+    return u
+
+
+def _orthogonal_factors(g, model):
+    def factor(G):
+        if G.ndim == 1 or min(G.shape) == 1:
+            return G / np.linalg.norm(G)
+        U, _, Vh = np.linalg.svd(G, full_matrices=False)
+        return U @ Vh
+
+    return np.concatenate([factor(G).ravel() for G in model.parts(g)])
+
+
+NORMS = {
+    "l2": (lambda v, model: math.sqrt(v @ v), lambda g, model: g / math.sqrt(g @ g)),
+    "linf": (lambda v, model: float(np.abs(v).max()), lambda g, model: np.sign(g)),
+    "l1": (lambda v, model: float(np.abs(v).sum()), _coordinate),
+    "spectral": (_largest_singular, _orthogonal_factors),
+}  # norm of all parameters, and the u of norm 1 that maximises <u, g>
+
+
+def parameter_norm(name: str, theta: np.ndarray, model: Model) -> float:
+    """||theta||: l2, linf, l1 of all parameters in a row, or the largest spectral norm of a
+    layer."""
+    return NORMS[name][0](theta, model)
+
+
+def steepest_direction(name: str, ascent: np.ndarray, model: Model) -> np.ndarray:
+    """argmax of <u, g> over ||u|| <= 1, (P,): g/||g||, sign g, one coordinate, or U V^T of each
+    layer."""
+    return NORMS[name][1](ascent, model)
+
+
+@dataclass(frozen=True)
+class LogLoss:
+    """eta_t = alpha / R(theta_t): Euler with step alpha on the flow of log(1/R) (LL20's loss-based
+    rate)."""
+
+    alpha: float
+
+    def __post_init__(self):
+        need_positive(alpha=self.alpha)
+
+    def mover(self, model, loss):
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
+        return lambda seen: (
+            self.alpha * math.exp(seen.log_mean + seen.psi) * seen.ascent,
+            math.log(self.alpha) + seen.psi,
+        )
+
+
+@dataclass(frozen=True)
+class Steepest:
+    """theta += h u, u of norm 1 and steepest for -grad log R: normalised steepest descent (T24);
+    time is sum of h."""
+
+    norm: str
+    h: float
+
+    def __post_init__(self):
+        need_positive(h=self.h)
+        if self.norm not in NORMS:
+            raise BadParameter(f"norm is {self.norm!r}, needed one of {', '.join(NORMS)}")
+
+    def mover(self, model, loss):
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
+        unit = NORMS[self.norm][1]
+        return lambda seen: (self.h * unit(seen.ascent, model), math.log(self.h))
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with bias correction on the risk itself; its moments are kept relative to the risk, so
+    that none underflow.
+
+    epsilon keeps its absolute meaning: it takes over once gradients of the risk are below it.
+    """
+
+    h: float
+    epsilon: float = 1e-8
+    beta1: float = 0.9
+    beta2: float = 0.999
+
+    def __post_init__(self):
+        need_positive(h=self.h)
+
+    def mover(self, model, loss):
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
+        m, v, last, t = np.zeros(model.size), np.zeros(model.size), None, 0
+        log_epsilon = math.log(self.epsilon) if self.epsilon > 0 else -math.inf
+
+        def move(seen):
+            nonlocal m, v, last, t
+            t += 1
+            scale = -seen.log_mean  # moments are in units of e^-scale
+            grown = math.exp(min(scale - last, 300.0)) if last is not None else 1.0
+            last = scale
+            m = self.beta1 * grown * m + (1 - self.beta1) * seen.ascent
+            v = self.beta2 * grown**2 * v + (1 - self.beta2) * seen.ascent**2
+            epsilon = math.exp(min(log_epsilon + scale, 700.0))
+            size = np.sqrt(v / (1 - self.beta2**t)) + epsilon
+            with np.errstate(invalid="ignore", divide="ignore"):
+                u = (m / (1 - self.beta1**t)) / size
+            return self.h * np.where(size > 0, u, 0.0), math.log(self.h)
+
+        return move
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Stochastic descent on l(q_i), i uniform: constant step eta, or eta / R where `scaled` (beyond
+    any horizon)."""
+
+    eta: float
+    seed: int = 0
+    scaled: bool = False
+
+    def __post_init__(self):
+        need_positive(eta=self.eta)
+
+    def mover(self, model, loss):
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
+        draws = np.random.default_rng(self.seed)
+
+        def move(seen):
+            i = int(draws.integers(len(seen.log_p)))
+            log_eta = math.log(self.eta) + (seen.psi if self.scaled else 0.0)
+            log_slope = seen.log_p[i] + seen.log_mean + math.log(len(seen.log_p))
+            return math.exp(log_eta + log_slope) * model.jacobian(seen.at, np.array([i]))[
+                0
+            ], log_eta
+
+        return move
