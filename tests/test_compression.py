@@ -138,13 +138,11 @@ def test_dependent_directions_need_no_decision_on_ranks():
 
 
 def test_whitened_data_give_the_same_descent_as_their_target():
-    from dlnlib.gradients import squared_gradient
-
     x, noise = dl.orthogonal([50, D], 3)[0], normal(D, 50)
     # what X cannot explain does not enter the gradient
     y = low_rank() @ x + 0.1 * (noise - noise @ x.mT @ x)
     target, weights = whitened_target(x, y), start(3)
-    after = [W - ETA * G for W, G in zip(weights, squared_gradient(weights, x, y), strict=True)]
+    after = [W - ETA * G for W, G in zip(weights, dl.losses.squared_gradient(weights, x, y), strict=True)]
     assert largest(descend_target(weights, target, ETA, 1).final, after) < 1e-14
     with pytest.raises(HypothesisNotMet, match="whiten the inputs"):
         whitened_target(1.001 * x, y)
