@@ -142,7 +142,9 @@ def test_whitened_data_give_the_same_descent_as_their_target():
     # what X cannot explain does not enter the gradient
     y = low_rank() @ x + 0.1 * (noise - noise @ x.mT @ x)
     target, weights = whitened_target(x, y), start(3)
-    after = [W - ETA * G for W, G in zip(weights, dl.losses.squared_gradient(weights, x, y), strict=True)]
+    after = [
+        W - ETA * G for W, G in zip(weights, dl.losses.squared_gradient(weights, x, y), strict=True)
+    ]
     assert largest(descend_target(weights, target, ETA, 1).final, after) < 1e-14
     with pytest.raises(HypothesisNotMet, match="whiten the inputs"):
         whitened_target(1.001 * x, y)
