@@ -1,7 +1,7 @@
 """Normalised steepest descent and Adam on one linear layer with the exponential loss: millions of
 steps, all watched.
 
-The same steps and counts as the loop over any model in `modeldescent`, in about a microsecond each
+The same steps and counts as the loop over any model in `model_descent`, in about a microsecond each
 for small data.
 """
 

@@ -1,7 +1,7 @@
 """Where data comes from: `load` turns a name ("six-points", "digits:0,1") or a path (.npz, .csv)
 into a `Dataset`.
 
-The class itself is in `dataset`, the synthetic families in `families`, the file formats in
+The class itself is in `dataset`, the synthetic families in `synthetic`, the file formats in
 `readers`.
 """
 

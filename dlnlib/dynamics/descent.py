@@ -51,7 +51,7 @@ def descend(
     of the risk in one step; `error_sum` = sum eta ||g||^2; `drift_sum` = sum eta^2 ||g||^2;
     `steps`, `eta` (the last one), `refreshes` of the radius, and `radius` (with `SmoothnessStep`).
     With a `networks.Model` in place of z: one run of it, by `Constant`, `LossScaled`, or a rule of
-    `steepest`, never underflowing; the counts are those of `modeldescent`. `momentum` (heavy ball)
+    `steepest`, never underflowing; the counts are those of `model_descent`. `momentum` (heavy ball)
     and `weight_decay` are for controls.
 
     Raises ShapeMismatch, BadParameter, NonFinite (risk at the start). Cost: 6 P + 4 n d operations

@@ -38,7 +38,7 @@ def flow(
     a heavy tail).
 
     weights: layers (*runs, d_{k+1}, d_k), d_L = 1; z (n, d) = y x, or a `networks.Model` and the
-    parameters of one run of it (see `modelflow`: the result has `model`, the ledger counts of
+    parameters of one run of it (see `kinks`: the result has `model`, the ledger counts of
     kinks); loss: one of `losses`. Every run has its own step and clock. `accuracy` bounds the local
     error of an implicit step relative to the norm at which stiffness sets in (an explicit one is
     held to a tenth of it, relative to the current norm). States are recorded at the start and at

@@ -1,8 +1,8 @@
 """The loop of every descent that runs in torch: go on to the next record, keep it, and say which
 run diverged where.
 
-`dynamics.descend` records inside its compiled steps; all others (`outputs`, `compression`,
-`structured`) record here.
+`dynamics.descend` records inside its compiled steps; all others (`output_descent`,
+`target_descent`, `structured_descent`) record here.
 """
 
 from __future__ import annotations
