@@ -7,10 +7,10 @@ theory and verdicts.
     run = dl.flow(dl.gaussian([data.d, 4, 1], seed=0), data.scaled().z, dl.logistic, until=1e6)
     dl.rank_one_gap(run.final[0])
 
-About sixty names stand at this face (`__init__.pyi` lists them); the others are in the packages, in
-the order in which data go: `data`, `networks`, `losses`, `measure`; `dynamics` and `theory`, which
-do not know each other; `verdict` and `book`, which know no torch. Everything is loaded when it is
-first used.
+About seventy names stand at this face (`__init__.pyi` lists them); the others are in the packages,
+in the order in which data go: `data`, `networks`, `losses`, `measure`; `dynamics` and `theory`,
+which do not know each other; `verdict` and `book`, which know no torch. Everything is loaded when
+it is first used.
 """
 
 import lazy_loader

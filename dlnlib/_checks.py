@@ -27,7 +27,7 @@ def one_a_layer(eta: float | Sequence[float], depth: int | None) -> list[float]:
     if not etas or depth not in (None, len(etas)):
         raise BadParameter(
             f"eta has {len(etas)} entries, needed one number, or {depth or 'one'} a layer: change "
-            f"it"
+            "it"
         )
     return [float(value) for value in etas]
 

@@ -55,7 +55,6 @@ def scaled_starts(k: int) -> Callable[[], None]:
     def prepare() -> None:
         import torch
 
-        import dlnlib
         from dlnlib import networks
 
         def disturbed(draw):
@@ -71,9 +70,11 @@ def scaled_starts(k: int) -> Callable[[], None]:
 
         torch.randn = disturbed(torch.randn)
         for name in ("orthogonal", "balanced", "aligned"):  # gaussian starts are draws as they are
-            draw = disturbed(getattr(networks, name))
-            setattr(networks, name, draw)
-            setattr(dlnlib, name, draw)
+            original = getattr(networks, name)
+            draw = disturbed(original)
+            loaded = [m for key, m in sys.modules.items() if key.partition(".")[0] == "dlnlib"]
+            for module in (m for m in loaded if vars(m).get(name) is original):
+                setattr(module, name, draw)
 
     return prepare
 

@@ -36,6 +36,7 @@ __all__ = [
     "along",
     "cross",
     "scaled",
+    "dot",
 ]
 
 # a kink where the number is that of a power
@@ -279,17 +280,17 @@ def combine(net, seen, rows, p):
         for u in range(net.dims[k + 1]):
             d, first = p * rows.delta[net.units[k] + u], net.weights[k] + u * len(h)
             for j in range(len(h)):
-                total[first + j] = _dot(d, h[j])
+                total[first + j] = dot(d, h[j])
             if net.biases[k] >= 0:
                 total[net.biases[k] + u] = d.sum()
     if net.skip >= 0:
         for j in range(len(x)):
-            total[net.skip + j] = _dot(p * rows.delta[-1], x[j])
+            total[net.skip + j] = dot(p * rows.delta[-1], x[j])
     return total
 
 
 @njit(**INNER)
-def _dot(v, w):
+def dot(v, w):
     """<v, w>."""
     total = 0.0
     for i in range(len(v)):

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlnlib._kernels import dual
+from dlnlib._kernels import dual, packed_step
+from dlnlib._kernels.packed import packed
+from dlnlib._kernels.packed_step import DARK, REFRESH_ROUNDS, REGULAR
 from dlnlib._kernels.runge_kutta import (
     DP_A,
     DP_ERROR,
@@ -30,10 +32,6 @@ from dlnlib._kernels.runge_kutta import (
 from dlnlib.networks.model import Model, Pass
 
 __all__ = ["Mode", "Point", "Stepper", "Packed", "stepper"]
-
-_DARK = 50.0  # e^-50 of the largest slope is left out of the gradient
-_REFRESH_ROUNDS = 40
-_REGULAR = 1e-12  # of the squared unit gradients of sliding pre-activations
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,6 @@ class Point:
 
 def stepper(model: Model, loss: int, by_norm: bool) -> Stepper:
     """The compiled stepper where the model has one."""
-    from dlnlib._kernels.packed import packed
-
     net = packed(model)
     return Stepper(model, loss, by_norm) if net is None else Packed(model, loss, by_norm, net)
 
@@ -79,7 +75,7 @@ class Stepper:
         """The point at theta; slope and log_rate are not finite where the gradient vanishes."""
         at = self.model.forward(theta, mode.on)
         log_p, log_mean, psi = dual.slopes(self.loss, at.q)
-        rows = np.flatnonzero(log_p > log_p.max() - _DARK)
+        rows = np.flatnonzero(log_p > log_p.max() - DARK)
         raw = np.exp(log_p[rows]) @ self.model.jacobian(at, rows)
         ascent = self.tangent(at, mode)(raw)
         speed = math.sqrt(ascent @ ascent)
@@ -108,7 +104,7 @@ class Stepper:
         A = self.model.switches(at, np.array(mode.sliding))[0]
         sizes = np.sqrt(np.einsum("sp,sp->s", A, A))
         A = A / np.where(sizes > 0, sizes, 1.0)[:, None]
-        back = np.linalg.solve(A @ A.T + _REGULAR * np.eye(len(A)), A)
+        back = np.linalg.solve(A @ A.T + REGULAR * np.eye(len(A)), A)
 
         def project(rows):
             rows = rows - (rows @ A.T) @ back
@@ -180,7 +176,7 @@ class Stepper:
         """Solve theta = base + h F(theta) as `proximal.solve_stage` does, with margins in place of
         the predictor."""
         theta, before = base + h * slope, math.inf
-        for _ in range(_REFRESH_ROUNDS):
+        for _ in range(REFRESH_ROUNDS):
             at = self.model.forward(theta, mode.on)
             log_q, _, psi = dual.slopes(self.loss, at.q)
             rows = np.flatnonzero(log_q > log_q.max() - 100 - 0.02 * abs(psi))
@@ -213,10 +209,8 @@ class Packed(Stepper):
     """The same for a model with compiled margins, `net` its packed description."""
 
     def __init__(self, model, loss, by_norm, net):
-        from dlnlib._kernels.packed_step import Problem
-
         super().__init__(model, loss, by_norm)
-        self.problem = Problem(net, loss, by_norm)
+        self.problem = packed_step.Problem(net, loss, by_norm)
         self.kinked = getattr(net, "kinked", 0) > 0
 
     def pattern(self, mode):
@@ -226,8 +220,6 @@ class Packed(Stepper):
         return mode.on.astype(np.float64), np.array(mode.sliding, dtype=np.int64)
 
     def observe(self, theta, mode):
-        from dlnlib._kernels import packed_step
-
         seen = packed_step.observe(self.problem, theta, *self.pattern(mode))
         at = Pass(theta, seen.q, seen.pre)
         return Point(
@@ -235,13 +227,9 @@ class Packed(Stepper):
         )
 
     def switches(self, theta, on, which):
-        from dlnlib._kernels import packed_step
-
         return packed_step.kinks(self.problem.net, theta, on.astype(np.float64), which)
 
     def stage(self, base, h, slope, log_p, mode, tolerance):
-        from dlnlib._kernels import packed_step
-
         return packed_step.stage(
             self.problem, base, h, slope, log_p, *self.pattern(mode), tolerance
         )

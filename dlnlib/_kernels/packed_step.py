@@ -17,12 +17,21 @@ from numba import njit
 
 from dlnlib._kernels.dual import newton, slopes
 from dlnlib._kernels.jit import INNER, JIT, fingerprint
-from dlnlib._kernels.layers import Rows, along, combine, cross, kink_rows, margin_rows, scaled
+from dlnlib._kernels.layers import (
+    Rows,
+    along,
+    combine,
+    cross,
+    dot,
+    kink_rows,
+    margin_rows,
+    scaled,
+)
 from dlnlib._kernels.packed import gram, look, pull, push
 from dlnlib._kernels.proximal import normalise
 from dlnlib._kernels.runge_kutta import store
 
-__all__ = ["Problem", "View", "observe", "stage", "kinks"]
+__all__ = ["DARK", "REFRESH_ROUNDS", "REGULAR", "Problem", "View", "observe", "stage", "kinks"]
 
 DARK = 50.0  # e^-50 of the largest slope is left out of the gradient
 REFRESH_ROUNDS = 40
@@ -95,15 +104,6 @@ def _product(S, v):
         for j in range(len(v)):
             found[i] += S[i, j] * v[j]
     return found
-
-
-@njit(**INNER)
-def _dot(v, w):
-    """<v, w>."""
-    total = 0.0
-    for i in range(len(v)):
-        total += v[i] * w[i]
-    return total
 
 
 @njit(**INNER)
@@ -197,14 +197,14 @@ def _observer(files):
             if len(held):
                 slope = _projected(net, seen, _tangent(net, theta, seen, held), raw)
 
-        speed, log_rate, growth = math.sqrt(_dot(slope, slope)), math.inf, 0.0
+        speed, log_rate, growth = math.sqrt(dot(slope, slope)), math.inf, 0.0
         if speed > 0:
             for j in range(len(slope)):
                 slope[j] /= speed
             log_rate = -log_mean - math.log(speed)
             growth = math.exp(log_mean + psi) * speed
             if problem.by_norm:
-                growth = _dot(theta, slope) / math.sqrt(_dot(theta, theta))
+                growth = dot(theta, slope) / math.sqrt(dot(theta, theta))
         return View(slope, log_p, log_mean, psi, log_rate, growth, seen.q, seen.pre, raw)
 
     return observe
@@ -255,7 +255,7 @@ def _solver(files):
                 guess[r], affine[r] = log_p[points[r]], seen.q[points[r]] + shift[points[r]]
             normalise(guess)
             p = _slopes_above(guess, -math.inf)
-            speed = math.sqrt(_dot(p, _product(K, p)))
+            speed = math.sqrt(dot(p, _product(K, p)))
             if not speed > 0 or not math.isfinite(speed):
                 break
 
@@ -267,7 +267,7 @@ def _solver(files):
             if held is not None:
                 if len(held):
                     slope = _projected(net, seen, tangent, slope)
-            size, moved = math.sqrt(_dot(slope, slope)), 0.0
+            size, moved = math.sqrt(dot(slope, slope)), 0.0
             for j in range(len(slope)):
                 slope[j] /= size
                 last, theta[j] = theta[j], base[j] + h * slope[j]

@@ -97,7 +97,7 @@ def picture(fig, *, alt: str) -> Picture:
     if len(alt.split()) < 4:
         raise BadParameter(
             f"alt text {alt!r}: say in a sentence what the figure shows, for those who cannot see "
-            f"it"
+            "it"
         )
     buffer = io.BytesIO()
     with rc_context(STYLE):

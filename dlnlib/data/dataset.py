@@ -56,7 +56,7 @@ class Dataset:
         if size == 0:
             raise BadData(
                 f"all {self.n} points of {self.name} are 0, needed one that is not: they cannot "
-                f"be rescaled"
+                "be rescaled"
             )
         # first by the largest entry: squares of very large entries would overflow
         x = self.x / size
@@ -133,7 +133,7 @@ def _check_points(x: torch.Tensor) -> None:
     if 0 in x.shape:
         raise BadData(
             f"x has shape {tuple(x.shape)}, needed at least one row and one column: check the "
-            f"file or filter"
+            "file or filter"
         )
     bad = (~torch.isfinite(x)).nonzero()
     if len(bad):
@@ -154,7 +154,7 @@ def _check_labels(y: torch.Tensor, n: int) -> None:
         row = bad[0].item()
         raise NonFinite(
             f"label {row + 1} (counted from 1) is {y[row].item()}, needed -1 or +1: mend or drop "
-            f"the row"
+            "the row"
         )
     found = torch.unique(y).tolist()
     if not set(found) <= {-1.0, 1.0}:
@@ -168,7 +168,7 @@ def _check_labels(y: torch.Tensor, n: int) -> None:
     if len(found) < 2:
         raise BadData(
             f"all {n} labels are {found[0]:+g}, needed both -1 and +1: one class only cannot be "
-            f"separated"
+            "separated"
         )
 
 

@@ -72,7 +72,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise BadData(
             f"{path} is not a .npz archive, needed arrays x and y: save it with numpy.savez(path, "
-            f"x=x, y=y)"
+            "x=x, y=y)"
         )
     _check_members(path)
     with np.load(path, allow_pickle=False) as archive:
@@ -94,7 +94,7 @@ def _check_members(path: Path) -> None:
             found = shortened(", ".join(names)) or "nothing"
             raise BadData(
                 f"{path} holds {found}, needed arrays x and y: save it with numpy.savez(path, "
-                f"x=x, y=y)"
+                "x=x, y=y)"
             )
         for name in ("x", "y"):
             member = name + ".npy" if name + ".npy" in archive.namelist() else name
@@ -103,7 +103,7 @@ def _check_members(path: Path) -> None:
             if dtype.hasobject:
                 raise BadData(
                     f"{path} holds Python objects as {name}, needed numeric arrays: save "
-                    f"x.astype(float)"
+                    "x.astype(float)"
                 )
             size = max(
                 math.prod(shape), archive.getinfo(member).file_size // max(dtype.itemsize, 1)
@@ -111,7 +111,7 @@ def _check_members(path: Path) -> None:
             if size > MOST:
                 raise BadData(
                     f"{path}: {name} holds {size} numbers, needed at most {MOST}: take a part of "
-                    f"the data"
+                    "the data"
                 )
 
 
@@ -137,7 +137,7 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
         size = f"{path.stat().st_size / 1e6:.0f} MB"
         raise BadData(
             f"{path} has {size}, needed at most {MOST * CHARACTERS / 1e6:.0f} MB: take a part of "
-            f"the data"
+            "the data"
         )
     with open(path, newline="", encoding="utf-8-sig") as stream:
         lines = csv.reader(stream)
@@ -151,7 +151,7 @@ def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if not rows[0][1][0].strip():
             raise BadData(
                 f"{path}: column 1 has no name, so it seems to number the points: write the file "
-                f"without it"
+                "without it"
             )
         rows = rows[1:]
     if not rows:
@@ -180,20 +180,20 @@ def _numbers(path: Path, line: int, row: list[str], width: int) -> list[float]:
     if len(row) != width:
         raise BadData(
             f"{path} line {line} has {len(row)} entries, needed {width} as on the first line: "
-            f"mend the line"
+            "mend the line"
         )
     for column, entry in enumerate(row, start=1):
         if not _is_number(entry):
             shown = entry.strip()[:20]
             raise BadData(
                 f"{path} line {line}, column {column} is '{shown}', needed a number: mend or drop "
-                f"the line"
+                "the line"
             )
         if not math.isfinite(float(entry)):
             where = f"{path} line {line}, column {column}"
             raise NonFinite(
                 f"{where} is {shortened(entry.strip())}, needed a finite number: mend or drop the "
-                f"line"
+                "line"
             )
     return [float(entry) for entry in row]
 

@@ -72,7 +72,7 @@ def descend(
     if bool(bad.any()):
         raise NonFinite(
             f"log risk at the start is {risk[bad][0].item():.6g}, needed a number between -700 "
-            f"and 700"
+            "and 700"
         )
     dims = [W.shape[-1] for W in weights] + [1]
     theta, goals = (

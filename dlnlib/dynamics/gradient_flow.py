@@ -155,7 +155,7 @@ def _checked_dims(weights, z, loss):
     if z.shape[-1] != dims[0]:
         raise ShapeMismatch(
             f"the data have {z.shape[-1]} features, the first layer reads {dims[0]}; they must "
-            f"agree"
+            "agree"
         )
     if not all(torch.isfinite(W).all() for W in weights):
         raise NonFinite("an initial weight is NaN or infinite; every weight must be finite")

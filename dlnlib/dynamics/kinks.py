@@ -111,7 +111,7 @@ class _Run:
             if self.steps >= max_steps:
                 self.stall(
                     f"{max_steps} steps were not enough: ask for a smaller until, or standardise "
-                    f"the features"
+                    "the features"
                 )
             self.steps += 1
             target, landed = levels[len(states)], _LANDED * (levels[len(states)] - levels[0])

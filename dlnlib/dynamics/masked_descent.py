@@ -60,7 +60,7 @@ def descend_masked(
         if A.shape[-2:] != shape[-2:] or A.shape[:-2] not in ((), runs):
             raise ShapeMismatch(
                 f"{what} has shape {tuple(A.shape)}, needed {shape}, with or without runs: change "
-                f"it"
+                "it"
             )
     if not all(bool(A.isfinite().all()) for A in (mask, target, *weights)):
         raise NonFinite(

@@ -62,7 +62,7 @@ def descend_outputs(
     if not bool(start.isfinite().all()):
         raise NonFinite(
             f"risk at the start is {start[~start.isfinite()][0].item()}, needed a number: lower "
-            f"the scale"
+            "the scale"
         )
     settings = {
         "dynamics": "gradient descent, several outputs",

@@ -45,7 +45,7 @@ def record_levels(start, end, per_decade, by_norm):
     if not end > start.max():
         raise BadParameter(
             f"the end asked for is {end:.6g} and a run starts at {start.max():.6g}; needed a "
-            f"later end"
+            "later end"
         )
     start = start[:, None]
     if by_norm:

@@ -80,7 +80,7 @@ class Constant(StepRule):
         if isinstance(self.eta, Sequence):
             raise BadParameter(
                 f"eta is {self.eta}, needed one number with one output: take "
-                f"dynamics.descend_outputs"
+                "dynamics.descend_outputs"
             )
         return CONSTANT, float(self.eta), 0.0, 0.0, 0.0
 

@@ -59,7 +59,7 @@ def check_assumption_2(weights: Sequence[Tensor], z: Tensor, loss: Loss) -> None
         value = gradient[vanishing].min().item()
         raise VanishingGradient(
             f"gradient of log risk at the start has norm {value:.1e}, needed more than rounding: "
-            f"start off the saddle"
+            "start off the saddle"
         )
     log_risk = loss.log_risk(m)
     # room for rounding: W_1 = 0 has R = l(0) and is legal
@@ -67,7 +67,7 @@ def check_assumption_2(weights: Sequence[Tensor], z: Tensor, loss: Loss) -> None
         value = log_risk.max().exp().item()
         raise InitialRiskTooHigh(
             f"initial risk is {value:.6g}, needed at most l(0) = {loss.at_zero:.6g}: change the "
-            f"seed or lower the scale"
+            "seed or lower the scale"
         )
 
 

@@ -67,7 +67,7 @@ def class_scatter(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if int(counts.min()) < 2:
         raise BadData(
             f"class {int(counts.argmin())} has 1 sample, needed at least 2 in each class: add "
-            f"samples"
+            "samples"
         )
     within = (z - means[..., torch.as_tensor(labels)]).square().sum((-2, -1)) / z.shape[-1]
     between = (means - z.mean(-1, keepdim=True)).square().sum((-2, -1)) / means.shape[-1]

@@ -297,6 +297,6 @@ def _positive(size: torch.Tensor, what: str) -> torch.Tensor:
         found = "0" if (size == 0).any() else "not a number"
         raise BadParameter(
             f"the norm of {what} is {found}, needed above 0: it has no direction, choose another "
-            f"start"
+            "start"
         )
     return size

@@ -35,7 +35,7 @@ def power_law(x: torch.Tensor, y: torch.Tensor) -> PowerLaw:
     if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
         raise BadParameter(
             f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} found, needed "
-            f"one-dimensional "
+            "one-dimensional "
             "of equal length, at least 3: record more points"
         )
     for name, values in (("x", x), ("y", y)):
@@ -44,7 +44,7 @@ def power_law(x: torch.Tensor, y: torch.Tensor) -> PowerLaw:
             where = bad[0].item()
             raise BadParameter(
                 f"{name}[{where}] = {values[where].item():.3g} found, needed positive and finite "
-                f"for a "
+                "for a "
                 "fit of logarithms: leave the point out"
             )
     from scipy.special import stdtrit

@@ -109,7 +109,7 @@ def _checked(dims: Sequence[int]) -> list[int]:
     if len(dims) < 2 or min(dims) < 1:
         raise BadParameter(
             f"dims is {list(dims)}, needed at least two positive sizes d_0, ..., d_L: give the "
-            f"widths"
+            "widths"
         )
     return list(dims)
 

@@ -72,7 +72,7 @@ def checked_target(weights: Sequence[Tensor], target: Tensor) -> Tensor:
     if target.shape[-2:] != shape[-2:] or target.shape[:-2] not in ((), shape[:-2]):
         raise ShapeMismatch(
             f"target has shape {tuple(target.shape)}, needed {shape}, with or without runs: "
-            f"change it"
+            "change it"
         )
     if not all(bool(A.isfinite().all()) for A in (target, *weights)):
         raise NonFinite(

@@ -37,7 +37,7 @@ def offset(
             dual,
             None,
             f"support vector {missing} has multiplier 0 in every dual solution, so p* is at "
-            f"infinity",
+            "infinity",
         )
     p = np.linalg.lstsq(Y, -np.log(a) + a @ np.log(a), rcond=None)[0] if rank else np.zeros(0)
     if len(S) > len(basis):

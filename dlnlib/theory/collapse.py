@@ -46,7 +46,7 @@ def interpolating_map(x: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
     if x.shape[0] < x.shape[1] or not bool(s[-1] > TOLERANCE * s[0]):
         raise HypothesisNotMet(
             f"{x.shape[1]} inputs of dimension {x.shape[0]} are not independent, needed "
-            f"independent "
+            "independent "
             "ones to interpolate any labels: take fewer samples"
         )
     return Y @ torch.linalg.pinv(x) / scale
@@ -65,7 +65,7 @@ def ideal_weights(product: Tensor, frames: Sequence[Tensor], eps: float) -> list
         if F.shape[-2:] != (d, d):
             raise ShapeMismatch(
                 f"frame has shape {tuple(F.shape)}, needed {(d, d)}, with or without runs: change "
-                f"it"
+                "it"
             )
     U, sigma, Vh = torch.linalg.svd(product)
     values = torch.cat([sigma ** (1 / depth), eps * torch.ones(d - len(sigma)).to(sigma)])
@@ -163,7 +163,7 @@ def moved_mode(depth: int, sigma: float, eps: float, overlap: float = 0.0) -> tu
     if depth < 2 or not -1 < overlap < 1:
         raise BadParameter(
             f"depth is {depth}, overlap {overlap}, needed depth from 2, overlap in (-1, 1): "
-            f"change it"
+            "change it"
         )
     aim = sigma * np.array([overlap, math.sqrt(1 - overlap**2)])
     below, moves = np.empty((depth, 2, 2)), np.empty(4 * depth - 2)

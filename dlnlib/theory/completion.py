@@ -40,7 +40,7 @@ def observed_entries(
     if not 0 < count <= size:
         raise BadParameter(
             f"fraction is {fraction}, needed at least one of {size} entries and at most all: "
-            f"change it"
+            "change it"
         )
     masks = torch.zeros(runs or 1, size, dtype=torch.float64)
     for i, mask in enumerate(masks):

@@ -141,7 +141,7 @@ def restrict(weights: Sequence[Tensor], target: Tensor, frame: Tensor, size: int
     if frame.shape[-2:] != (d, d):
         raise ShapeMismatch(
             f"frame has shape {tuple(frame.shape)}, needed {(d, d)}, with or without runs: change "
-            f"it"
+            "it"
         )
     least = outputs if outputs < d else 1
     if not least <= size < d:

@@ -32,7 +32,7 @@ def scalar_time(target: Tensor, depth: int, c: float) -> float:
     if depth < 3 or rate <= 0:
         raise BadParameter(
             f"depth {depth} and trace {target.trace().item():.3g} found, needed 3 layers and "
-            f"above 0"
+            "above 0"
         )
     return c ** (2 - depth) / ((depth - 2) * rate)
 

@@ -232,5 +232,5 @@ def tail_direction(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return u, torch.linalg.pinv(across) @ -(m**-1.5) / size
     raise NotCertified(
         f"Newton's last step was {step.norm() / v.norm():.1e}, needed 1e-13: uneven margins, "
-        f"rescale"
+        "rescale"
     )

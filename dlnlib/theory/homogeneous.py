@@ -199,7 +199,7 @@ def pattern_bound(params: list[torch.Tensor], model) -> float:
     if len(model.shapes) != 2 or model.degree != 2:
         raise BadParameter(
             f"{model.name} of degree {model.degree} found, needed two layers without biases, "
-            f"degree 2"
+            "degree 2"
         )
     W, a = params
     moved = a[0] != 0

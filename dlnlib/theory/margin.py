@@ -190,14 +190,14 @@ def _separating(Z: np.ndarray) -> np.ndarray:
     found = max(_dual_norm(Z, a), _dual_norm(C, a) / math.sqrt(Z.shape[1]))
     if found > GAP:
         raise NotCertified(
-            f"no separating direction, and the shortest convex combination of the z_i has "
+            "no separating direction, and the shortest convex combination of the z_i has "
             f"relative length {found:.1e}, needed at most {GAP:.0e}: rescale the features or drop "
-            f"near repeats"
+            "near repeats"
         )
     raise NotSeparable(
         f"the data are not separable: a convex combination of {basis.sum()} of the {len(Z)} "
         f"points z_i is 0 (to {found:.0e}), needed a w with <w, z_i> > 0 for all: add features or "
-        f"drop points",
+        "drop points",
         a,
     )
 

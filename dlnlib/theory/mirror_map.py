@@ -87,7 +87,7 @@ class Potential:
         if not unmet.max() <= 1e-9 * floor:
             raise NotCertified(
                 f"constraints are off by {unmet.max() / floor:.1e} of their size after {steps} "
-                f"steps, "
+                "steps, "
                 "needed 1e-9: are the data separable?"
             )
         return z.new_tensor(beta), z.new_tensor(weights)
@@ -109,6 +109,6 @@ def potential_of_start(u: Tensor, v: Tensor) -> Potential:
     if not (bool((u > 0).all()) and bool((v > 0).all())):
         raise BadParameter(
             f"least entries of u and v are {float(u.min()):.3g} and {float(v.min()):.3g}, needed "
-            f"> 0"
+            "> 0"
         )
     return Potential(2 * u * v, torch.log(u / v))

@@ -76,7 +76,7 @@ def data_with_modes(
     if rank > samples or len(s) > min(inputs, outputs) or bool((s[lam[: len(s)] <= 0] != 0).any()):
         raise BadParameter(
             f"{samples} samples, {outputs} outputs, s = {s.tolist()}, lam = {lam.tolist()} do not "
-            f"fit: "
+            "fit: "
             "needed a sample for each lam > 0, an output for each s, and s = 0 where lam = 0"
         )
     V, U, Q = (

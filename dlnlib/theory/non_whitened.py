@@ -31,7 +31,7 @@ def repeated_value(scales: Sequence[float], curvature: Tensor, eta: float, steps
     if not (curvature > 0).all():
         raise BadParameter(
             f"curvature is {curvature.min().item():.3g}, needed above 0: drop directions without "
-            f"inputs"
+            "inputs"
         )
     rho = [torch.full_like(curvature, float(scale)) for scale in scales]
     for _ in range(int(steps)):

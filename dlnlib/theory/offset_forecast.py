@@ -148,6 +148,6 @@ def _settled(run, z, solution) -> int:
             first += 1
     raise NotCertified(
         f"at log(1/risk) = {psi[-1]:.3g} the support vectors have not yet their final weights, "
-        f"needed "
+        "needed "
         "up to a factor of two: ask for a larger until, or standardise the features"
     )

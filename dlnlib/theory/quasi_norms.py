@@ -114,7 +114,7 @@ def l1_margin(z: Tensor, fourier: bool = False) -> L1Margin:
     if not gap <= CONIC_GAP:
         raise NotCertified(
             f"relative duality gap {gap:.1e} found, needed at most {CONIC_GAP:.0e}: rescale the "
-            f"features"
+            "features"
         )
     c, h = coefficients(direction, fourier).abs(), coefficients(ascent, fourier).abs()
     return L1Margin(direction, low, dual, ascent, 1 - h / h.max(), c > 1e-4 * c.max(), gap)

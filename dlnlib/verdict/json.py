@@ -147,7 +147,7 @@ def _check_from_json(entry: Mapping, where: str) -> Check:
     if check.holds is not entry["holds"]:
         raise BadData(
             f"{where}: check {check.name!r} is written as holds={entry['holds']}, its numbers say "
-            f"otherwise"
+            "otherwise"
         )
     return check
 

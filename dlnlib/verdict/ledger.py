@@ -59,7 +59,7 @@ def complete(entries: Iterable[Mapping]) -> list[dict]:
         if entry["id"] not in known:
             raise BadData(
                 f"verdict {entry['id']} in chapter {entry['chapter']}: not registered in "
-                f"dlnlib/verdict/claims.yml"
+                "dlnlib/verdict/claims.yml"
             )
     ordered = []
     for claim in known.values():
@@ -133,7 +133,7 @@ def load(path: str | Path) -> list[dict]:
         shown = shortened(str(path), 200)
         raise BadData(
             f"{shown}: no claims.json or verdicts.json there; build the book (make book) or run a "
-            f"chapter first"
+            "chapter first"
         )
     try:
         entries = json.loads(found.read_text(encoding="utf-8"), parse_constant=_no_constant)
