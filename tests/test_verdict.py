@@ -260,6 +260,12 @@ def test_a_missing_experiment_leaves_its_verdict_undecided_for_the_reason():
     ]
 
 
+def test_what_needs_a_missing_result_is_not_run():
+    missing = attempt(stalls)
+    assert attempt(pytest.fail, after=[1, missing]) is missing
+    assert attempt(lambda: 3, after=[1, 0.0]) == 3
+
+
 def test_a_missing_hypothesis_is_not_met_and_bad_input_is_raised():
     def inseparable():
         raise NotSeparable("no direction separates the data")

@@ -135,22 +135,33 @@ def _dual_newton(problem, affine, K, step, log_p):
         for j in range(d):
             w[j] = affine[j] + step * w[j]
         for i in range(n):
-            # times EPS: the rounding of a margin
-            largest = max(largest, np.dot(np.abs(z[i]), np.abs(w)))
-            log_slope, decay[i] = log_slope_and_decay(problem.loss, np.dot(z[i], w))
+            margin, size = _margin(z[i], w)
+            largest = max(largest, size)
+            log_slope, decay[i] = log_slope_and_decay(problem.loss, margin)
             p[i], residual[i] = math.exp(log_p[i]), log_p[i] - log_slope
             mean += p[i] * residual[i] if p[i] > 0 else 0.0
         for i in range(n):
             residual[i] -= mean  # the constant is free
         dw = np.dot(K, _newton_direction(z, K, step, p, residual, decay, stiffness, q))
-        mean = 0.0
+        dm, mean = np.dot(z, dw), 0.0
         for i in range(n):
-            residual[i] += decay[i] * step * np.dot(z[i], dw)  # minus the update, up to a constant
+            residual[i] += decay[i] * step * dm[i]  # minus the update, up to a constant
             mean += p[i] * residual[i]
         change = take_updates(log_p, mean, residual, stiffness, p)
         if change < max(_NEWTON_ACCURACY, 4 * EPS * largest):
             return log_p, True
     return log_p, False
+
+
+@njit(**JIT)
+def _margin(row, w):
+    """<row, w>, and the sum of its terms' sizes: times EPS the rounding of the margin."""
+    margin, size = 0.0, 0.0
+    for j in range(len(w)):
+        term = row[j] * w[j]
+        margin += term
+        size += abs(term)
+    return margin, size
 
 
 @njit(**JIT)

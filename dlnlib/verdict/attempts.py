@@ -24,14 +24,18 @@ class Missing:
         return False
 
 
-def attempt(experiment: Callable, *args, advice: str = "", **kwargs):
+def attempt(experiment: Callable, *args, advice: str = "", after=(), **kwargs):
     """`experiment(*args, **kwargs)`, or `Missing` with the reason where the library's own error
     stops it.
 
     `advice` tells a reader what to change, in terms of the chapter's parameters: it stands in place
     of the error's own words where these speak of arguments that only the code sees. Wrong input
-    (`BadInput`) is still raised.
+    (`BadInput`) is still raised. `after` holds results without which this one is of no use, or
+    hopeless: where one of them is `Missing`, that is returned and nothing is run.
     """
+    for earlier in after:
+        if isinstance(earlier, Missing):
+            return earlier
     try:
         return experiment(*args, **kwargs)
     except BadInput:
