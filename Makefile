@@ -5,7 +5,7 @@ READY := .venv/.ready
 # One thread per process: small tensors are slower on several, and chapters and tests already run side by side.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: book test lint reference steady nudge bench clean
+.PHONY: book test lint reference steady nudge mutants bench clean
 
 book: $(READY)
 	@$(BIN)/python book/_ext/build_book.py
@@ -28,6 +28,10 @@ steady: $(READY)
 # Every chapter with its rounding disturbed in a dozen ways: tests/nudges.csv. Resumable as well.
 nudge: $(READY)
 	@$(BIN)/python tests/nudge.py
+
+# Every chapter with one number of the library changed by one per cent, a dozen places each: tests/mutants.csv. Resumable too.
+mutants: $(READY)
+	@$(BIN)/python tests/mutants.py
 
 # Tables of ratios against other ways, and _build/bench.json; JAX is among them after pip install -r requirements-bench.txt.
 bench: $(READY)

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import nbformat  # noqa: E402
-from inprocess import Outcome, forked, warm  # noqa: E402
+from inprocess import Outcome, forked, swap, warm  # noqa: E402
 from make_reference import FOLDER  # noqa: E402
 from numbers_within import moved, record  # noqa: E402
 from results_table import Table, code, codes  # noqa: E402
@@ -70,11 +70,7 @@ def scaled_starts(k: int) -> Callable[[], None]:
 
         torch.randn = disturbed(torch.randn)
         for name in ("orthogonal", "balanced", "aligned"):  # gaussian starts are draws as they are
-            original = getattr(networks, name)
-            draw = disturbed(original)
-            loaded = [m for key, m in sys.modules.items() if key.partition(".")[0] == "dlnlib"]
-            for module in (m for m in loaded if vars(m).get(name) is original):
-                setattr(module, name, draw)
+            swap(getattr(networks, name), disturbed(getattr(networks, name)))
 
     return prepare
 
