@@ -1,7 +1,7 @@
 """Any network that is training: its linear layers found, followed and reported, with what the
 theorems say of them.
 
-Data go one way here as well: `layers`, `finding` (which follow one another), `measuring` (one record),
+Data go one way: `layers`, `finding` (which follow one another), `measuring` (one record),
 `curvature` (on request), `recorder` (the loop), `keeping` (the file), `speaking` (which claim is
 about which layer), `report` and its `page`.
 """

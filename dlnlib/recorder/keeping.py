@@ -80,7 +80,7 @@ def fill(recorder, path: Path) -> None:
     """State from the file into a new recorder; raises BadData for a file that is not one, or of
     another model."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             meta = json.loads(str(file["meta"]))
             arrays = {k: torch.from_numpy(file[k]) for k in file.files if k != "meta"}
         if meta["format"] != FORMAT:

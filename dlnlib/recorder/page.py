@@ -7,7 +7,7 @@ import math
 
 from dlnlib.book import plots
 
-__all__ = ["figures", "page"]
+__all__ = ["figures", "page", "short", "told"]
 
 MOST = 6  # curves in a panel
 STYLE = """
@@ -60,10 +60,10 @@ def _picture(report, panels: dict) -> plots.Picture:
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for i, (name, values) in enumerate(curves.items()):
             style = {"color": plots.PALETTE[i % 6], "linestyle": plots.DASHES[i % 4]}
-            ax.plot(report.steps, values, label=_shortened(name), **style)
-        positive = [v for values in curves.values() for v in values if v > 0]
-        if title != "stable rank" and min(v for c in curves.values() for v in c if v == v) >= 0:
-            ax.set_yscale("log" if positive else "linear")
+            drawn = [v if v else math.nan for v in values]  # a drift of 0 has no logarithm
+            ax.plot(report.steps, drawn, label=_shortened(name), **style)
+        if title != "stable rank" and not any(v < 0 for values in curves.values() for v in values):
+            ax.set_yscale("log")
         ax.set_xscale("symlog", linthresh=1)
         ax.set(xlabel="step", title=title)
         ax.set_xlim(0, max(1, report.steps[-1]))
@@ -116,17 +116,14 @@ def _table(report, head: str, names: list[str], columns: tuple[str, ...]) -> str
         cells = [f"<td>{html.escape(name)}</td>"]
         for what in columns:
             values = report.series.get(f"{what} of {name}", [math.nan])
-            cells.append(f"<td>{_number(values[0])} → {_number(values[-1])}</td>")
+            cells.append(f"<td>{short(values[0])} → {short(values[-1])}</td>")
         lines.append("".join(cells))
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
 
 def _totals(report) -> str:
-    lines = []
-    for what, found in (("Maximum margin", report.maximum), ("Conserved", report.conserved)):
-        said = ", ".join(f"{k} {_number(v)}" for k, v in found.items())
-        lines.append(_paragraph(f"{what}: {said}."))
-    return "".join(lines)
+    parts = (("Maximum margin", report.maximum), ("Conserved", report.conserved))
+    return "".join(_paragraph(f"{what}: {told(found)}.") for what, found in parts)
 
 
 def _claims(report) -> str:
@@ -147,7 +144,15 @@ def _list(title: str, lines: list[str]) -> str:
     return f"<h2>{title}</h2><ul>{items}</ul>" if items else ""
 
 
-def _number(value) -> str:
+def told(found: dict) -> str:
+    """What was found, or why it was not, in words."""
+    if "skipped" in found:
+        return f"not computed ({found['skipped']})"
+    return ", ".join(f"{k} {short(v)}" for k, v in found.items())
+
+
+def short(value) -> str:
+    """A number to three digits, "-" for none."""
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3g}"
-    return html.escape(str(value))
+        return "-" if math.isnan(value) else f"{value:.3g}"
+    return str(value)

@@ -14,7 +14,7 @@ from dlnlib.book.publish import publish
 from dlnlib.errors import DlnError
 from dlnlib.recorder.curvature import as_function
 from dlnlib.recorder.keeping import plain
-from dlnlib.recorder.page import figures, page
+from dlnlib.recorder.page import figures, page, short, told
 from dlnlib.recorder.speaking import Said, speaking
 from dlnlib.theory.margin import max_margin
 
@@ -150,9 +150,9 @@ def _counted(recorder) -> dict:
     except Exception as err:  # whatever a user's model may raise
         return {"skipped": f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"}
     first, _ = counts[steps[0]]
-    said = {"number": first.number, "parameters": first.parameters, "clear": first.clear}
+    said = {"quantities": first.number, "parameters": first.parameters, "clear": first.clear}
     for t, (_, across) in counts.items():
-        said[f"part of step {t + 1} across them"] = across
+        said[f"part of step {t + 1} across"] = across
     return said
 
 
@@ -196,9 +196,9 @@ def _lines(report: Report) -> list[str]:
     others = [k for k in report.series if " of " not in k.replace(" of the ", " ")]
     for name in others:
         first, last = report.series[name][0], report.series[name][-1]
-        lines.append(f"{name}: {_short(first)} -> {_short(last)}")
+        lines.append(f"{name}: {short(first)} -> {short(last)}")
     for what, found in (("maximum margin", report.maximum), ("conserved", report.conserved)):
-        lines.append(f"{what}: " + ", ".join(f"{k} {_short(v)}" for k, v in found.items()))
+        lines.append(f"{what}: {told(found)}")
     for said in report.said:
         verb = "speaks of" if said.speaks else "does not speak of"
         lines.append(f"{said.claim} {verb} {_listed(said.about)}: {said.why}")
@@ -216,7 +216,7 @@ def _columns(report: Report, head: str, names: list[str], columns) -> list[str]:
         cells = []
         for what, _ in columns:
             values = report.series.get(f"{what} of {name}", [math.nan])
-            cells.append(f"{_short(values[0])} -> {_short(values[-1])}")
+            cells.append(f"{short(values[0])} -> {short(values[-1])}")
         lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>20}" for cell in cells))
     return lines
 
@@ -224,9 +224,3 @@ def _columns(report: Report, head: str, names: list[str], columns) -> list[str]:
 def _listed(names: tuple[str, ...], most: int = 4) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _short(value) -> str:
-    if isinstance(value, float):
-        return "-" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
