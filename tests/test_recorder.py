@@ -17,9 +17,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss, soft
 import dlnlib as dl
 from dlnlib import measure, recorder
 from dlnlib.errors import BadData, BadInput, BadOutput, BadParameter, ShapeMismatch
-from dlnlib.recorder.curvature import as_function, flat, hessian_top, kernel_top, trained
 from dlnlib.recorder.finding import find
 from dlnlib.recorder.measuring import balance_of, columns, rows, weights_of
+from dlnlib.recorder.running import as_function, flat, hessian_top, kernel_top, trained
 
 F64 = torch.float64
 
@@ -159,7 +159,7 @@ def test_nested_frozen_shared_and_twice_named_layers_are_found_and_said():
     notes = {layer.name: layer.notes for layer in found.layers}
     assert notes["inner.0"] == notes["tied"] == ("shared",)
     assert notes["inner.1.0"] == ("frozen",) and notes["last"] == ()
-    assert not any(line.speaks for line in recorder.speaking.speaking(found))
+    assert not any(line.speaks for line in recorder.speaking_of(found))
 
 
 def test_a_layer_after_itself_is_a_run_of_twice_the_layer():

@@ -17,12 +17,12 @@ from dlnlib._checks import need_positive, require
 from dlnlib.errors import BadData, BadParameter, DlnError
 from dlnlib.networks.product import predictor
 from dlnlib.recorder import keeping
-from dlnlib.recorder.curvature import checked_data, flat, hessian_top, kernel_top, margins_of
-from dlnlib.recorder.curvature import trained as trained_parameters
 from dlnlib.recorder.finding import Found, find
 from dlnlib.recorder.layers import unlinked
 from dlnlib.recorder.measuring import in_float64, of_layers, of_pairs, weights_of
 from dlnlib.recorder.report import Report
+from dlnlib.recorder.running import checked_data, flat, hessian_top, kernel_top, margins_of
+from dlnlib.recorder.running import trained as trained_parameters
 
 __all__ = ["Recorder", "COUNTED"]
 
@@ -254,7 +254,7 @@ class Recorder:
             return {}
         device = next(self.model.parameters()).device
         x, y = (part.to(device) for part in self.data)
-        asked = {"margin": lambda: margins_of(self.model, x, y).min().item()}
+        asked = {"margin": lambda: _least_and_right(margins_of(self.model, x, y))}
         if self.hessian:
             asked["top of the Hessian"] = lambda: hessian_top(self.model, self.loss, x, y)
         if self.kernel:
@@ -262,7 +262,8 @@ class Recorder:
         values = {}
         for name, measured in asked.items():
             try:
-                values[name] = measured()
+                found = measured()
+                values |= found if isinstance(found, dict) else {name: found}
             except (DlnError, RuntimeError, ArithmeticError) as err:
                 values[name] = math.nan
                 self._say(f"no {name}: {str(err).splitlines()[0]}")
@@ -276,6 +277,12 @@ class Recorder:
 
 def _lazy(model: nn.Module) -> bool:
     return any(isinstance(p, UninitializedParameter) for p in model.parameters())
+
+
+def _least_and_right(margins: Tensor) -> dict[str, float]:
+    """The least margin, and how many of the data are right."""
+    right = (margins > 0).double().mean().item()
+    return {"margin": margins.min().item(), "right answers": right}
 
 
 def _one_predictor(found: Found) -> bool:

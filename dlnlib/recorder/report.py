@@ -12,10 +12,10 @@ import torch
 from dlnlib import measure
 from dlnlib.book.publish import publish
 from dlnlib.errors import DlnError
-from dlnlib.recorder.curvature import as_function
 from dlnlib.recorder.keeping import plain
 from dlnlib.recorder.page import figures, page, short, told
-from dlnlib.recorder.speaking import Said, speaking
+from dlnlib.recorder.running import as_function
+from dlnlib.recorder.speaking import Said, speaking_of
 from dlnlib.theory.margin import max_margin
 
 __all__ = ["Report", "MOST_NUMBERS"]
@@ -66,7 +66,7 @@ class Report:
             [pair.name for pair in found.pairs],
             [list(run) for run in found.runs],
             list(found.apart),
-            speaking(found, recorder.optimizer),
+            speaking_of(found, recorder.optimizer),
             list(recorder.events),
             _counted(recorder) if count else {"skipped": "not asked for"},
             maximum,

@@ -8,7 +8,7 @@ from dlnlib.recorder.finding import Found, Pair
 from dlnlib.recorder.layers import Layer
 from dlnlib.verdict.claims import registry
 
-__all__ = ["Said", "speaking", "step_of"]
+__all__ = ["Said", "speaking_of", "step_of"]
 
 MOVED_OTHERWISE = {
     "shared": "is used more than once, so that its gradient is a sum over places",
@@ -51,7 +51,7 @@ def step_of(optimizer) -> tuple[bool | None, str]:
     return True, "each plain step of size eta moves it by eta^2 times the same of the gradients"
 
 
-def speaking(found: Found, optimizer=None) -> list[Said]:
+def speaking_of(found: Found, optimizer=None) -> list[Said]:
     """All claims that are about something here or about its neighbours, in the ledger's order."""
     said: dict[tuple[str, bool, str], list[str]] = {}
     for pair in found.pairs:

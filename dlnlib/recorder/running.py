@@ -18,8 +18,16 @@ from torch.func import functional_call
 
 from dlnlib.errors import BadData, ShapeMismatch
 
-__all__ = ["evaluating", "trained", "as_function", "checked_data", "margins_of", "hessian_top"]
-__all__ += ["kernel_top"]
+__all__ = [
+    "evaluating",
+    "trained",
+    "flat",
+    "as_function",
+    "checked_data",
+    "margins_of",
+    "hessian_top",
+    "kernel_top",
+]
 
 ACCURACY = 1e-4  # relative, of an eigenvalue
 
