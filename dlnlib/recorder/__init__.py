@@ -1,9 +1,9 @@
 """Any network that is training: its linear layers found, followed and reported, with what the
 theorems say of them.
 
-Data go one way: `layers`, `finding` (which follow one another), `measuring` (one record),
-`running` (the model: margins, curvature), `recorder` (the loop), `keeping` (the file), `speaking` (which claim is
-about which layer), `report` and its `page`.
+Data go one way: `layers`, `finding` (which follow one another), `measuring` (weights), `running`
+(the model: margins, curvature), `recorder` (the loop), `keeping` (the file), `speaking` (which
+claim is about which layer), `report` and its `page`.
 """
 
 from dlnlib.recorder.finding import Found, Pair, find
