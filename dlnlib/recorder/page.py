@@ -62,7 +62,7 @@ def _picture(report, panels: dict) -> plots.Picture:
             style = {"color": plots.PALETTE[i % 6], "linestyle": plots.DASHES[i % 4]}
             drawn = [v if v else math.nan for v in values]  # a drift of 0 has no logarithm
             ax.plot(report.steps, drawn, label=_shortened(name), **style)
-        if title != "stable rank" and not any(v < 0 for values in curves.values() for v in values):
+        if title in ("balance drift", "misalignment", "distance to the maximum margin"):
             ax.set_yscale("log")
         ax.set_xscale("symlog", linthresh=1)
         ax.set(xlabel="step", title=title)

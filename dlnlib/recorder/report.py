@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -98,7 +99,7 @@ class Report:
         )
 
     def __str__(self) -> str:
-        return "\n".join(_lines(self))
+        return "\n".join(part for line in _lines(self) for part in _wrapped(line))
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         return {"text/plain": str(self)}
@@ -204,6 +205,13 @@ def _lines(report: Report) -> list[str]:
         lines.append(f"{said.claim} {verb} {_listed(said.about)}: {said.why}")
     lines += [f"not a pair: {line}" for line in report.apart]
     return lines + [f"step {step}: {text}" for step, text in report.events]
+
+
+def _wrapped(line: str) -> list[str]:
+    """Sentences at 100 columns; rows of a table are left as they are."""
+    if "  " in line.strip():
+        return [line]
+    return textwrap.wrap(line, 100, subsequent_indent="    ", break_long_words=False) or [line]
 
 
 def _columns(report: Report, head: str, names: list[str], columns) -> list[str]:
