@@ -308,7 +308,7 @@ def test_optimizers_that_do_not_follow_the_flow_are_told(make):
 # --- what is conserved, counted -------------------------------------------------------------------
 
 
-def counted(model, n=60):
+def counted(model, n=30):
     x = torch.randn(n, model[0].in_features, dtype=F64)
     return measure.count_conserved(as_function(model, x), flat(trained(model)))
 

@@ -38,7 +38,8 @@ def save(recorder, path: Path) -> None:
     for t, pair in recorder.moves.items():
         arrays[f"moves/{t}"] = torch.stack(pair).cpu().numpy()
     if recorder.inputs is not None:
-        arrays["inputs/0"] = recorder.inputs.detach().cpu().double().numpy()
+        inputs = recorder.inputs.detach().cpu()
+        arrays["inputs/0"] = (inputs.double() if inputs.is_floating_point() else inputs).numpy()
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(draft, "wb") as stream:

@@ -156,8 +156,7 @@ class Recorder:
 
     def _affordable(self) -> bool:
         """Whether this record and a last one stay within the share of the time so far."""
-        share = self.share
-        return share is None or self.spent + 2 * self._cost <= share * self._time()
+        return self.share is None or self.spent + 2 * self._cost <= self.share * self._time()
 
     # --- which layers -----------------------------------------------------------------------------
 
@@ -192,7 +191,8 @@ class Recorder:
             self._busy = False
         alone = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
         if alone and self._small() and self.inputs is None:
-            self.inputs = args[0].detach().clone() if self.data is None else self.data[0]
+            known = args[0] if self.data is None else self.data[0]
+            self.inputs = known[: 2 * COUNTED].detach().clone()
         self._remember()
         self.spent += time.perf_counter() - clock
 

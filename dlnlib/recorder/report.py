@@ -151,18 +151,25 @@ def _counted(recorder) -> dict:
     except Exception as err:  # whatever a user's model may raise
         return {"skipped": f"{type(err).__name__}: {(str(err).splitlines() or [''])[0]}"}
     first, _ = counts[steps[0]]
-    said = {"quantities": first.number, "parameters": first.parameters, "clear": first.clear}
+    inputs = len(_enough(recorder, recorder.moves[steps[0]][0]))
+    said = {"quantities": first.number, "parameters": first.parameters}
+    said |= {"inputs": inputs, "clear": first.clear}
     for t, (_, across) in counts.items():
         said[f"part of step {t + 1} across"] = across
     return said
 
 
+def _enough(recorder, theta) -> torch.Tensor:
+    """As many inputs as tell all parameters apart, with some room, or all that there are."""
+    x = recorder.inputs.cpu()
+    outputs = as_function(recorder.model, x[:1])(theta.cpu()).numel()
+    return x[: math.ceil(CLOSE_ENOUGH * len(theta) / outputs) + 8]
+
+
 def _count(recorder, move) -> tuple[measure.Conserved, float]:
     before, after = (theta.cpu() for theta in move)
-    x = recorder.inputs.cpu()
-    outputs = as_function(recorder.model, x[:1])(before).numel()
-    rows = math.ceil(CLOSE_ENOUGH * len(before) / outputs) + 8
-    counted = measure.count_conserved(as_function(recorder.model, x[:rows]), before)
+    x = _enough(recorder, before)
+    counted = measure.count_conserved(as_function(recorder.model, x), before)
     return counted, measure.across_conserved(after - before, counted)
 
 
