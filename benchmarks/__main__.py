@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cases, compression_table, descent_table, flow_table, model_table
+from benchmarks import (
+    cases,
+    compression_table,
+    descent_table,
+    flow_table,
+    model_table,
+    recorder_table,
+)
 from benchmarks.measure import print_table, write_rows
 
 CAP = 30.0  # seconds that a peer of the flow may take
@@ -78,6 +85,11 @@ def compression_tables(tiny):
     return _table("Compression", [compression_table.against_full(case, repeats) for case in sizes])
 
 
+def recorder_tables(tiny):
+    loops, repeats = (recorder_table.TINY_CASES, 1) if tiny else (recorder_table.CASES, 3)
+    return _table("Recorder", [recorder_table.against_bare(case, repeats) for case in loops])
+
+
 def _table(title, groups):
     rows = [row for group in groups for row in group]
     print_table(title, rows)
@@ -89,6 +101,7 @@ TABLES = {
     "models": model_tables,
     "descent": descent_tables,
     "compression": compression_tables,
+    "recorder": recorder_tables,
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from . import errors as errors
 from . import losses as losses
 from . import measure as measure
 from . import networks as networks
+from . import recorder as recorder
 from . import theory as theory
 from . import verdict as verdict
 from .data import (
@@ -176,6 +177,9 @@ from .networks import (
 )
 from .networks import (
     with_product as with_product,
+)
+from .recorder import (
+    Recorder as Recorder,
 )
 from .theory import (
     MaxMargin as MaxMargin,

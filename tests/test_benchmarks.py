@@ -35,6 +35,7 @@ def test_tiny_benchmarks_write_every_row(tmp_path):
         "NumPy",
         "the same in NumPy",
         "limit",
+        "the loop alone",
     ):
         assert peer in peers and peer in done.stdout
     for row in rows:

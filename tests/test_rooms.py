@@ -28,7 +28,8 @@ LEVELS = {
     "theory": 6,
     "verdict": 6,
     "book": 7,
-    "cli": 8,
+    "recorder": 8,  # measures with torch, and draws with the book: on top of both
+    "cli": 9,
 }
 KERNELS_FOR = {"_kernels", "dynamics"}
 # data are looked at when a chapter is given some: the book knows no torch
@@ -178,6 +179,15 @@ def test_every_name_of_the_face_is_there_and_says_what_it_is():
 
 def test_no_module_is_hidden_by_a_name_of_its_package():
     """`from dlnlib.theory import margin` must not depend on what was imported before."""
-    for room in ("data", "networks", "losses", "measure", "dynamics", "theory", "verdict"):
+    for room in (
+        "data",
+        "networks",
+        "losses",
+        "measure",
+        "dynamics",
+        "theory",
+        "verdict",
+        "recorder",
+    ):
         names = set(importlib.import_module(f"dlnlib.{room}").__all__)
         assert not names & {path.stem for path in (PACKAGE / room).glob("*.py")}, room

@@ -11,6 +11,7 @@ from dlnlib.measure.classes import (
     largest_off_diagonal,
     layer_features,
 )
+from dlnlib.measure.conservation import Conserved, across_conserved, count_conserved
 from dlnlib.measure.invariants import conserved, conserved_drift, relative_speed, unit_balance
 from dlnlib.measure.layers import (
     align_score,
@@ -40,8 +41,10 @@ from dlnlib.measure.rates import PowerLaw, power_law
 from dlnlib.measure.stationarity import KKTMeasures, ascent_direction, kkt, log_slopes, subgradients
 
 __all__ = [
+    "Conserved",
     "KKTMeasures",
     "PowerLaw",
+    "across_conserved",
     "activation_signs",
     "align_score",
     "alignment",
@@ -57,6 +60,7 @@ __all__ = [
     "commutator_score",
     "conserved",
     "conserved_drift",
+    "count_conserved",
     "direction_error",
     "distinct_patterns",
     "inv_score",
