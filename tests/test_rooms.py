@@ -28,11 +28,17 @@ LEVELS = {
     "theory": 6,
     "verdict": 6,
     "book": 7,
+    "hypotheses": 7,
     "cli": 8,
 }
 KERNELS_FOR = {"_kernels", "dynamics"}
-# data are looked at when a chapter is given some: the book knows no torch
-LATE = {("book.parameters", "data.sources")}
+# data are looked at when there are some: the book and the command know no torch
+LATE = {
+    ("book.parameters", "data.sources"),
+    ("cli", "data.options"),
+    ("cli", "hypotheses.page"),
+    ("cli", "hypotheses.report"),
+}
 
 
 @dataclass(frozen=True)
