@@ -127,7 +127,7 @@ def test_csv(text, tmp_path):
     "text, error, words",
     [
         ("1,2,1\n3,x,-1\n", BadData, "line 2, column 2 is 'x'"),
-        ("a,b,y\n1,,1\n", BadData, "line 2, column 2 is ''"),
+        ("a,b,y\n1,,1\n", BadData, "line 2, column 2 'b' is ''"),
         ("1,nan,1\n", NonFinite, "line 1, column 2"),
         ("1,2,1\n3,-1\n", BadData, "line 2 .2 entries, needed 3."),
         ("1:2:1\n", BadData, "1 column"),

@@ -109,8 +109,8 @@ def _names_columns(frame: pd.DataFrame, options: Options) -> bool:
     """Whether the first line names the columns.
 
     It does where no entry of it is a number; where its last is none and the next line's is; where
-    an option names a column by a word that stands there; and where it counts, as pandas does unless
-    told otherwise, with something at either end that is no number and no class.
+    an option names a column by a word that stands there; and where it counts from 0, as pandas does
+    unless told otherwise, with something at either end that is no number and no class.
     """
     first = [str(entry).strip() for entry in frame.iloc[0]]
     if not any(map(_is_number, first)):
@@ -124,7 +124,7 @@ def _names_columns(frame: pd.DataFrame, options: Options) -> bool:
     counted = first[first[0] == "" : len(first) - (not _is_number(first[-1]))]
     if len(counted) == len(first) or first[-1] in set(last):
         return False
-    return any(counted == [str(j + start) for j in range(len(counted))] for start in (0, 1))
+    return counted == [str(j) for j in range(len(counted))]
 
 
 def _is_number(entry: str) -> bool:

@@ -22,9 +22,10 @@ MOST = 10_000_000
 class Dataset:
     """Points x (n, d) and labels y (n,) in {-1, +1}, both float64, checked when made.
 
-    `columns` are the names of the features, where they have some; `told` is what was done to the
-    data on their way here, in words. Raises BadData (no rows, not two-dimensional, not numeric, one
-    class only), BadLabel, NonFinite, ShapeMismatch.
+    `columns` are the names of the features, where they have some; `rows` where each point stands in
+    its file, counted from 1, where not all were taken; `told` is what was done to the data on their
+    way here, in words. Raises BadData (no rows, not two-dimensional, not numeric, one class only),
+    BadLabel, NonFinite, ShapeMismatch.
     """
 
     x: torch.Tensor
@@ -33,6 +34,7 @@ class Dataset:
     image_shape: tuple[int, int] | None = None
     columns: tuple[str, ...] = ()
     told: str = ""
+    rows: tuple[int, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "x", checked_points(self.x))
@@ -57,6 +59,10 @@ class Dataset:
         """What the data are and what was done to them, in one line."""
         counts = f"{int((self.y > 0).sum())} of +1, {int((self.y < 0).sum())} of -1"
         return f"{self.n} points ({counts}) of {self.d} features" + (self.told and f"; {self.told}")
+
+    def row(self, place: int) -> int:
+        """Where the point with this index (from 0) stands in its file, counted from 1."""
+        return self.rows[place] if self.rows else place + 1
 
     def scaled(self) -> Dataset:
         """All points divided by max_i ||x_i||, as JT18 asks (||x_i|| <= 1); directions of margins

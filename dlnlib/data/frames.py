@@ -119,10 +119,11 @@ def _numbers(column: pd.Series, comma: bool, where: Where) -> tuple[np.ndarray, 
     fits = text.str.fullmatch(NUMBER) | text.str.fullmatch(NOT_FINITE)
     if bool(fits.all()):
         return _finite(text.astype(np.float64).to_numpy(), text, where), False
-    if comma and bool(text.str.replace(",", ".", n=1).str.fullmatch(NUMBER).all()):
-        return _finite(
-            text.str.replace(",", ".", n=1).astype(np.float64).to_numpy(), text, where
-        ), True
+    if comma:
+        dotted = text.str.replace(",", ".", n=1)
+        fits |= dotted.str.fullmatch(NUMBER)
+        if bool(fits.all()):
+            return _finite(dotted.astype(np.float64).to_numpy(), text, where), True
     truth = text.str.lower().map(TRUTH)
     if not truth.isna().any():
         return truth.to_numpy(dtype=np.float64), False

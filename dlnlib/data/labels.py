@@ -42,7 +42,7 @@ class Classes:
             ):
                 return place
         raise BadParameter(
-            f"label {self.column} has no class '{shortened(text)}'; it has {self.listed()}"
+            f"label '{self.column}' has no class '{shortened(text)}'; it has {self.listed()}"
         )
 
     def listed(self) -> str:

@@ -41,7 +41,8 @@ class Table:
         keep, y, words = two_classes(labels, self.label, options.classes)
         x = np.asarray(self.x)[keep]
         told = "; ".join((words, *self.told))
-        return finished(Dataset(x, y, name, None, self.columns, told), options)
+        rows = () if keep.all() else tuple((np.flatnonzero(keep) + 1).tolist())
+        return finished(Dataset(x, y, name, None, self.columns, told, rows), options)
 
 
 def finished(data: Dataset, options: Options) -> Dataset:
@@ -78,7 +79,8 @@ def _sampled(data: Dataset, count: int, seed: int) -> Dataset:
         draw.permutation(np.flatnonzero(y < 0))[: count - positive],
     ]
     rows = np.sort(np.concatenate(rows))
-    return replace(data, x=data.x[rows], y=data.y[rows])
+    places = tuple(data.row(place) for place in rows.tolist())
+    return replace(data, x=data.x[rows], y=data.y[rows], rows=places)
 
 
 def column_of(wanted: str, columns: Sequence[str], where: str) -> int:

@@ -39,7 +39,7 @@ def facts_of(data: Dataset) -> tuple[dict[str, Fact], Separation]:
     matrix.
     """
     x = data.x.cpu().numpy()
-    found = separation(data.z)
+    found = separation(data.z, data.row)
     facts = [*_counts(data, x), *_shape(x)]
     known = {fact.name: fact.value for fact in facts}
     facts.append(Fact("separable", found.separable, found.words))
@@ -136,7 +136,7 @@ def _margin(data: Dataset, rank: int | None) -> list[Fact]:
         return [Fact("margin", None, f"undecided: {err}")]
     largest = float(torch.linalg.vector_norm(data.x, dim=1).max())
     share = best.margin / largest
-    rows = (torch.nonzero(best.support)[:, 0] + 1).tolist()
+    rows = [data.row(i) for i in torch.nonzero(best.support)[:, 0].tolist()]
     idle = int((best.support & ~best.active).sum())
     small = "; small: a run may end undecided, compare --scale standard" * (share < SMALL)
     carried = "every support vector has one above 0" if idle == 0 else f"{idle} support vectors"

@@ -65,7 +65,7 @@ class Report:
             if self.separation.direction is None
             else self.separation.direction.tolist(),
             "margin": self.separation.margin,
-            "weights": {str(row + 1): a for row, a in self.separation.weights.items()},
+            "weights": {str(self.data.row(i)): a for i, a in self.separation.weights.items()},
             "length": self.separation.length,
         }
         return {

@@ -8,6 +8,7 @@ is still possible."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -41,7 +42,7 @@ class Separation:
     length: float = 0.0
 
 
-def separation(z: Tensor) -> Separation:
+def separation(z: Tensor, row: Callable[[int], int] = lambda i: i + 1) -> Separation:
     """The answer for rows z_i = y_i x_i (n, d), by the library's own solver, which is then not
     trusted.
 
@@ -51,11 +52,11 @@ def separation(z: Tensor) -> Separation:
     Z = z.detach().cpu().numpy()
     simple = _opposite(Z)
     if simple:
-        return _combined(dict.fromkeys(simple, 1 / len(simple)), exact=True)
+        return _combined(dict.fromkeys(simple, 1 / len(simple)), row)
     try:
         u = separating_direction(z).cpu().numpy()
     except NotSeparable as found:
-        return _not_by(Z, np.asarray(found.certificate))
+        return _not_by(Z, np.asarray(found.certificate), row)
     except NotCertified as found:
         return Separation(None, f"undecided: {found}")
     least = _least(Z, u)
@@ -89,22 +90,25 @@ def _least(Z: np.ndarray, u: np.ndarray) -> float | Fraction:
     return min(exact, default=sure) if len(near) else sure
 
 
-def _not_by(Z: np.ndarray, a: np.ndarray) -> Separation:
+def _not_by(Z: np.ndarray, a: np.ndarray, row: Callable[[int], int]) -> Separation:
     """The combination a of the solver, made exact where its points are few."""
     rows = np.flatnonzero(a > 0)
     exact = _null(Z[rows])
     if exact is not None:
-        return _combined(dict(zip(rows.tolist(), exact, strict=True)), exact=True)
+        return _combined(dict(zip(rows.tolist(), exact, strict=True)), row)
     length = float(np.linalg.norm(Z.T @ a) / np.linalg.norm(Z, axis=1).max())
     weights = dict(zip(rows.tolist(), a[rows].tolist(), strict=True))
-    return _combined(weights, False, max(length, np.finfo(float).eps))
+    return _combined(weights, row, max(length, np.finfo(float).eps))
 
 
-def _combined(weights: dict[int, float], exact: bool, length: float = 0.0) -> Separation:
-    shown = ", ".join(str(row + 1) for row in list(weights)[:8]) + ", ..." * (len(weights) > 8)
+def _combined(
+    weights: dict[int, float], row: Callable[[int], int], length: float = 0.0
+) -> Separation:
+    """No: these weights give 0; or undecided: they give a vector of this length."""
+    shown = ", ".join(str(row(i)) for i in list(weights)[:8]) + ", ..." * (len(weights) > 8)
     points = f"{len(weights)} of the points z_i (rows {shown})"
     least = f"least weight {min(weights.values()):.2g}"
-    if exact:
+    if not length:
         words = f"no: a convex combination of {points} is exactly 0, {least}"
         return Separation(False, words, weights=weights)
     words = (
