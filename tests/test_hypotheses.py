@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from fractions import Fraction
 from html import unescape
@@ -18,7 +19,8 @@ import dlnlib as dl
 from dlnlib import cli
 from dlnlib.book.chapters import chapters
 from dlnlib.errors import BadParameter
-from dlnlib.hypotheses import Fact, answers, facts_of, hypotheses, separation
+from dlnlib.hypotheses import Fact, answers, facts_of, known_hypotheses, separation
+from dlnlib.hypotheses.certificate import null_combination
 from dlnlib.hypotheses.facts import rank_of
 from dlnlib.hypotheses.page import page
 from dlnlib.hypotheses.words import TITLES
@@ -83,6 +85,28 @@ def test_a_combination_that_is_0_is_so_in_fractions(name):
     assert sum(found.weights.values()) == pytest.approx(1)
     rows, a = list(found.weights), torch.tensor(list(found.weights.values()), dtype=z.dtype)
     assert (a @ z[rows]).norm() < 1e-14 * z.norm(dim=1).max()
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights"),
+    [
+        ([[1, 0], [0, 1], [-1, -1]], [1 / 3] * 3),
+        ([[1, 0], [0, 1], [1, 1]], None),  # 1, 1, -1
+        ([[1, 0], [0, 1]], None),  # none but 0
+        ([[1, 0], [-1, 0], [2, 0]], None),  # more than one
+        ([[0.1, 0], [-0.3, 0]], [0.75, 0.25]),
+        ([[0.1, 1e-300], [-0.3, 0]], None),
+    ],
+)
+def test_combinations_in_fractions(rows, weights):
+    found = null_combination(np.array(rows, dtype=float))
+    assert found is None if weights is None else found == pytest.approx(weights, rel=1e-15)
+
+
+def test_a_square_of_support_vectors_has_many_duals():
+    square = [[1.0, 1.0], [1, -1], [-1, 0.5], [-1, -0.5]]
+    facts = dl.check(square, [1, 1, -1, -1]).facts
+    assert facts["support"].value == 4 and facts["dual_unique"].value is False
 
 
 def test_opposite_points_and_a_point_at_0():
@@ -169,12 +193,12 @@ def test_every_claim_whose_chapter_takes_data_says_what_it_needs():
         if taking.get(claim.chapter):
             assert claim.needs is not None, claim.id
         assert claim.takes is None or claim.takes in taking[claim.chapter], claim.id
-        assert set(claim.needs or ()) <= set(hypotheses()), claim.id
+        assert set(claim.needs or ()) <= set(known_hypotheses()), claim.id
 
 
 def test_every_hypothesis_asks_for_a_fact_that_is_there():
     facts, _ = facts_of(dl.six_points())
-    assert {h.fact for h in hypotheses().values()} <= set(facts)
+    assert {h.fact for h in known_hypotheses().values()} <= set(facts)
     assert set(facts) | {"row_numbers"} == set(TITLES)
 
 
@@ -257,6 +281,36 @@ def test_commands_can_be_pasted(tmp_path, monkeypatch):
         given = cli._given(cli._parser().parse_args(arguments))
         (value,) = given.values()
         assert dl.load(value).d == 2
+
+
+def blocks(kind: str) -> list[str]:
+    """The blocks of that kind on the page about own data."""
+    text = (ROOT / "book" / "practice" / "your-own-data.md").read_text(encoding="utf-8")
+    return re.findall(rf"(?ms)^```{re.escape(kind)}\n(?::caption: .*?\n)?(.*?)^```$", text)
+
+
+def shown(printed: str, page: str) -> bool:
+    """Whether the page shows what is printed: `...` stands for any lines, duality gaps are
+    rounding."""
+    page = re.sub(r"gap \de-1\d", "gap ~", page)
+    printed = re.sub(r"gap \de[-+]\d\d", "gap ~", printed)
+    parts = [re.escape(part) for part in re.split(r"(?m)^\.\.\.\n", page)]
+    return re.fullmatch("(?s)" + "(?:.*\n)?".join(parts), printed + "\n") is not None
+
+
+def test_the_page_shows_what_the_command_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "three.csv").write_text(blocks("{code-block} text")[0])
+    exec(blocks("python")[0], {})  # writes iris.csv
+    seen = 0
+    for block in blocks("console"):
+        for entry in filter(None, re.split(r"(?m)^\$ dlnlib ", block)):
+            line, _, page = entry.partition("\n")
+            cli.main(shlex.split(line))
+            assert shown("".join(capsys.readouterr()).rstrip("\n"), page), line
+            seen += 1
+    assert seen == 4
+    assert not shown("a\nb", "a\nc\n") and shown("a\nx\nb", "a\n...\nb\n")
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Which hypotheses of which claims a data set meets, before anything is run."""
 
+from dlnlib.hypotheses.certificate import Separation, separation
 from dlnlib.hypotheses.facts import Fact, facts_of
-from dlnlib.hypotheses.needs import Answer, Hypothesis, answers, hypotheses
+from dlnlib.hypotheses.needs import Answer, Hypothesis, answers, known_hypotheses
 from dlnlib.hypotheses.report import Report, check
-from dlnlib.hypotheses.separation import Separation, separation
 
 __all__ = [
     "Answer",
@@ -14,6 +14,6 @@ __all__ = [
     "answers",
     "check",
     "facts_of",
-    "hypotheses",
+    "known_hypotheses",
     "separation",
 ]

@@ -11,7 +11,7 @@ import torch
 
 from dlnlib.data.dataset import Dataset
 from dlnlib.errors import DlnError
-from dlnlib.hypotheses.separation import Separation, separation
+from dlnlib.hypotheses.certificate import Separation, separation
 from dlnlib.theory.margin import MaxMargin, max_margin, spread
 
 __all__ = ["Fact", "facts_of"]
@@ -139,7 +139,7 @@ def _margin(data: Dataset, rank: int | None) -> list[Fact]:
     rows = [data.row(i) for i in torch.nonzero(best.support)[:, 0].tolist()]
     idle = int((best.support & ~best.active).sum())
     small = "; small: a run may end undecided, compare --scale standard" * (share < SMALL)
-    carried = "every support vector has one above 0" if idle == 0 else f"{idle} support vectors"
+    carried = "all above 0" if idle == 0 else f"{idle} are 0 in every dual solution"
     return [
         Fact("margin", best.margin, f"{best.margin:.7g}, relative duality gap {best.gap:.0e}"),
         Fact("ball_margin", share, f"{share:.3g} of the largest norm, {largest:.4g}{small}"),

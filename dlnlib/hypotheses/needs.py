@@ -12,7 +12,7 @@ from dlnlib.errors import BadParameter
 from dlnlib.hypotheses.facts import Fact
 from dlnlib.verdict.claims import Claim, nearest, registry
 
-__all__ = ["Answer", "Hypothesis", "answers", "hypotheses"]
+__all__ = ["Answer", "Hypothesis", "answers", "known_hypotheses"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Answer:
 
 
 @cache
-def hypotheses() -> dict[str, Hypothesis]:
+def known_hypotheses() -> dict[str, Hypothesis]:
     """All hypotheses on data by name."""
     import yaml
 
@@ -78,7 +78,7 @@ def answers(facts: Mapping[str, Fact]) -> list[Answer]:
 
 
 def _answer(claim: Claim, facts: Mapping[str, Fact]) -> Answer:
-    known = hypotheses()
+    known = known_hypotheses()
     for name in claim.needs:
         if name not in known:
             raise BadParameter(f"claim {claim.id} needs {name!r} of data{nearest(name, known)}")

@@ -51,7 +51,7 @@ def body(report: Report) -> str:
     return (
         f"<p>{escape(report.data.sentence)}</p>\n<h2>The data</h2>\n<table>\n{facts}\n</table>\n"
         "<h2>The "
-        "claims</h2>\n<table>\n<thead><tr><th>Claim</th><th>Chapter</th><th>Answer</th></tr></thead>\n"
+        "claims</h2>\n<table>\n<thead><tr><th>Claim</th><th></th><th>Chapter</th><th>Answer</th></tr></thead>\n"
         f"<tbody>\n{claims}\n</tbody>\n</table>\n<h2>What to run</h2>\n<pre>{lines}</pre>"
     )
 
@@ -59,9 +59,8 @@ def body(report: Report) -> str:
 def _row(answer, words: str) -> str:
     kind, sign = SIGNS["applies" if answer.after else answer.status]
     claim = answer.claim
-    detail = f"<br><small>{escape(answer.detail)}</small>" if answer.detail else ""
     return (
-        f'<tr><th scope="row">{escape(claim.id)}<br><small>{escape(claim.title)}</small></th>'
+        f'<tr><th scope="row">{escape(claim.id)}</th><td>{escape(claim.title)}</td>'
         f"<td>{escape(claim.chapter or '')}</td>"
-        f'<td class="{kind}">{sign} {escape(words)}{detail}</td></tr>'
+        f'<td class="{kind}">{sign} {escape(words)}</td></tr>'
     )

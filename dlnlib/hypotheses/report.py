@@ -13,10 +13,10 @@ from dlnlib.data.options import split
 from dlnlib.data.sources import load
 from dlnlib.data.table import finished
 from dlnlib.errors import DlnError
+from dlnlib.hypotheses.certificate import Separation
 from dlnlib.hypotheses.facts import Fact, facts_of
 from dlnlib.hypotheses.needs import Answer, answers
 from dlnlib.hypotheses.page import body
-from dlnlib.hypotheses.separation import Separation
 from dlnlib.hypotheses.words import TITLES, command, in_words
 
 __all__ = ["Report", "check"]

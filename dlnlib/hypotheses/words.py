@@ -25,7 +25,7 @@ TITLES = {
     "margin": "maximum margin",
     "ball_margin": "margin in the ball",
     "support": "support vectors",
-    "idle": "multipliers 0",
+    "idle": "multipliers",
     "support_spans": "they span",
     "support_spans_all": "they span R^d",
     "dual_unique": "dual unique",

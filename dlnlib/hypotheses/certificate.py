@@ -18,7 +18,7 @@ from torch import Tensor
 from dlnlib.errors import NotCertified, NotSeparable
 from dlnlib.theory.margin import separating_direction
 
-__all__ = ["Separation", "separation"]
+__all__ = ["Separation", "null_combination", "separation"]
 
 LARGEST = (
     66  # points in a combination that is solved in fractions: 1.5 s for 65 points in 64 dimensions
@@ -75,7 +75,7 @@ def _opposite(Z: np.ndarray) -> tuple[int, ...]:
         return (int(zero[0]),)
     rows = {row.tobytes(): i for i, row in enumerate(Z + 0.0)}  # -0.0 + 0.0 is 0.0
     opposite = (rows.get(row.tobytes()) for row in -Z + 0.0)
-    return next(((j, i) for i, j in enumerate(opposite) if j is not None), ())
+    return next(((i, j) for i, j in enumerate(opposite) if j is not None), ())
 
 
 def _least(Z: np.ndarray, u: np.ndarray) -> float | Fraction:
@@ -93,7 +93,7 @@ def _least(Z: np.ndarray, u: np.ndarray) -> float | Fraction:
 def _not_by(Z: np.ndarray, a: np.ndarray, row: Callable[[int], int]) -> Separation:
     """The combination a of the solver, made exact where its points are few."""
     rows = np.flatnonzero(a > 0)
-    exact = _null(Z[rows])
+    exact = null_combination(Z[rows])
     if exact is not None:
         return _combined(dict(zip(rows.tolist(), exact, strict=True)), row)
     length = float(np.linalg.norm(Z.T @ a) / np.linalg.norm(Z, axis=1).max())
@@ -118,7 +118,7 @@ def _combined(
     return Separation(None, words, weights=weights, length=length)
 
 
-def _null(B: np.ndarray) -> list[float] | None:
+def null_combination(B: np.ndarray) -> list[float] | None:
     """Positive weights a of sum 1 with B^T a = 0 in exact arithmetic; None where there are too many
     points, or none but 0."""
     if len(B) > LARGEST:
