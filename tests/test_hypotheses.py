@@ -270,16 +270,29 @@ def test_a_report_as_text_json_and_page(tmp_path):
     assert dl.check(np.eye(2), [1, -1]).commands == []  # data in memory have no name
 
 
-def test_commands_can_be_pasted(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deep/my data.csv?label=y=u,v&drop=a b&constant",
+        "deep/my data.csv?label=y=u,v&drop=a b&scale=ball&constant&sample=3,1",
+        "deep/signs.csv?label=is%3D=yes%2C,no%26&drop=%3F&constant",
+    ],
+)
+def test_commands_can_be_pasted(name, tmp_path, monkeypatch):
     """Each line is parsed by the command itself, and names the data with all their options."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "my data.csv").write_text("a b,c,y\n1,2,u\n3,4,v\n-1,5,u\n0,2,w\n2,2,w\n")
-    report = dl.check("my data.csv?label=y=u,v&drop=a b&constant")
+    (tmp_path / "deep").mkdir()
+    table = "a b,c,y\n1,2,u\n3,4,v\n-1,5,u\n0,2,w\n2,2,w\n"
+    (tmp_path / "deep" / "my data.csv").write_text(table)
+    signs = "?,c,is=\n1,2,'yes,'\n3,4,no&\n-1,5,'yes,'\n".replace("'", '"')
+    (tmp_path / "deep" / "signs.csv").write_text(signs)
+    report = dl.check(name)
     assert report.commands
     for line in report.commands:
         _, *arguments = shlex.split(line)
         given = cli._given(cli._parser().parse_args(arguments))
         (value,) = given.values()
+        assert torch.equal(dl.load(value).x, report.data.x) or "scale" in value
         assert dl.load(value).d == 2
 
 

@@ -156,6 +156,11 @@ def test_scikit_learn_and_options_on_objects():
             dl.load(wrong)
 
 
+def test_a_label_that_is_called_like_a_feature_replaces_none():
+    frame = pd.DataFrame({"a": X[:, 0], "b": X[:, 1]})
+    same(dl.load((frame, pd.Series([0, 1, 0, 1], name="b"))), X, [-1, 1, -1, 1])
+
+
 # Options
 
 

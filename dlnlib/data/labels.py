@@ -94,23 +94,10 @@ def two_classes(labels, column: str, wanted: tuple[str, ...]) -> tuple[np.ndarra
             f"label '{column}' has {len(found.names)} classes ({found.listed()}), needed two: "
             f"{choose}"
         )
-    positive = found.find(wanted[0]) if wanted else 1
-    negative = (
-        found.find(wanted[1])
-        if len(wanted) == 2
-        else 1 - positive
-        if len(found.names) == 2
-        else None
-    )
-    if positive == negative:
-        raise BadParameter(
-            f"label '{column}': {wanted[0]} and {wanted[1]} are one class, needed two: change one"
-        )
-    keep = (
-        np.ones(len(found.index), bool)
-        if negative is None
-        else np.isin(found.index, (positive, negative))
-    )
+    positive, negative = _chosen(found, wanted)
+    keep = np.ones(len(found.index), bool)
+    if negative is not None:
+        keep = np.isin(found.index, (positive, negative))
     y = np.where(found.index[keep] == positive, 1.0, -1.0)
     other = "the rest" if negative is None else found.names[negative]
     left_out = f", {int((~keep).sum())} rows of other classes left out" if not keep.all() else ""
@@ -120,6 +107,21 @@ def two_classes(labels, column: str, wanted: tuple[str, ...]) -> tuple[np.ndarra
         f"({counts[1]})"
     )
     return keep, y, told + left_out
+
+
+def _chosen(found: Classes, wanted: tuple[str, ...]) -> tuple[int, int | None]:
+    """The class that is +1 and the one that is -1, None for the rest."""
+    positive = found.find(wanted[0]) if wanted else 1
+    if len(wanted) == 2:
+        negative = found.find(wanted[1])
+    else:
+        negative = 1 - positive if len(found.names) == 2 else None
+    if positive == negative:
+        raise BadParameter(
+            f"label '{found.column}': {wanted[0]} and {wanted[1]} are one class, needed two: "
+            "change one"
+        )
+    return positive, negative
 
 
 def _text(value, row: int) -> str:

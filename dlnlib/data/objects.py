@@ -54,6 +54,7 @@ def _pair(x, y, label: str, options: Options, where: str) -> Table:
                 f"y has shape {values.shape}, needed ({len(x)},), one label for each row of x"
             )
         name = str(getattr(y, "name", None) or label)
+        name = f"{name} (label)" if name in map(str, x.columns) else name
         return from_frame(x.assign(**{name: values}), options, where)
     if hasattr(x, "toarray"):  # sparse
         too_many(x.shape[0] * x.shape[1], f"x of {where}, written out,")

@@ -18,6 +18,7 @@ is written with %3F %26 %3D %2C %3B. Columns without names are numbered from 1."
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
@@ -25,7 +26,7 @@ from urllib.parse import quote, unquote
 from dlnlib._checks import require
 from dlnlib.errors import BadParameter, shortened
 
-__all__ = ["SCALES", "Options", "joined", "query", "split"]
+__all__ = ["SCALES", "Options", "inside", "joined", "query", "split"]
 
 SCALES = ("ball", "standard", "none")
 WORDS = ("label", "drop", "scale", "constant", "sample")
@@ -93,6 +94,12 @@ def query(
     values += [("scale", scale), ("sample", sample)]
     parts = [f"{word}={_escaped(str(value))}" for word, value in values if value is not None]
     return "&".join(parts + ["constant"] * bool(constant))
+
+
+def inside(name: str) -> str:
+    """The name of a column or a class as it stands in the value of an option."""
+    name = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", name)
+    return "".join(quote(sign) if sign in "=,?&;" else sign for sign in name)
 
 
 def _escaped(value: str) -> str:

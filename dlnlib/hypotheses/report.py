@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlnlib.data.dataset import Dataset
-from dlnlib.data.options import split
+from dlnlib.data.options import joined, query, split
 from dlnlib.data.sources import load
 from dlnlib.data.table import finished
 from dlnlib.errors import DlnError
@@ -30,14 +30,15 @@ class Report:
     """What `check` found: `facts` by name, the `separation` with its certificate, and an answer for
     each claim.
 
-    Printed, it is a page of text; `to_json` gives plain data.
+    `source` is the name that a command can be given, empty for data in memory. Printed, a report is
+    a page of text; `to_json` gives plain data.
     """
 
     data: Dataset
     facts: dict[str, Fact]
     separation: Separation
     answers: list[Answer]
-    named: bool = True
+    source: str = ""
 
     @property
     def applying(self) -> list[str]:
@@ -48,9 +49,7 @@ class Report:
     def commands(self) -> list[str]:
         """One `dlnlib run` for each chapter and options under which one of its claims applies; none
         for data without a name."""
-        if not self.named:
-            return []
-        lines = (command(self.data.name, answer) for answer in self.answers)
+        lines = (command(self.source, answer) for answer in self.answers if self.source)
         return list(dict.fromkeys(line for line in lines if line))
 
     @property
@@ -95,7 +94,7 @@ class Report:
         width = max(map(len, TITLES.values()))
         lines = [f"{self.data.name}: {self.data.sentence}", ""]
         lines += [
-            (f"  {TITLES[name].ljust(width)}  {fact.words}") for name, fact in self.facts.items()
+            f"  {TITLES[name].ljust(width)}  {fact.words}" for name, fact in self.facts.items()
         ]
         lines += ["", "claims"]
         lines += [f"  {ids.ljust(width)}  {words}" for ids, words in self.rows()]
@@ -105,7 +104,7 @@ class Report:
         """Claims of one chapter with the same answer, and the answer in words."""
         groups: dict[tuple[str, str], list[str]] = {}
         for answer in self.answers:
-            groups.setdefault((answer.claim.chapter or (""), in_words(answer)), []).append(
+            groups.setdefault((answer.claim.chapter or "", in_words(answer)), []).append(
                 answer.claim.id
             )
         for (chapter, words), ids in groups.items():
@@ -126,14 +125,16 @@ def check(x, y=None, **options) -> Report:
     maximum margin for the data, and one for each remedy (a constant feature, standardised features)
     while some claim does not apply; seconds for thousands of points.
     """
-    data = load(x if y is None else (x, y), **options)
+    seed = options.pop("seed", 0)
+    data = load(x if y is None else (x, y), seed, **options)
     facts, found = facts_of(data)
     said = answers(facts)
     for remedy in _remedies(data):
         if all(answer.status == "applies" or answer.after for answer in said):
             break
         said = _retried(said, data, remedy)
-    return Report(data, facts, found, said, y is None and isinstance(x, str | Path))
+    named = y is None and isinstance(x, str | Path)
+    return Report(data, facts, found, said, joined(str(x), query(**options)) if named else "")
 
 
 def _remedies(data: Dataset) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from dlnlib.data.options import Options, joined, split
+from dlnlib.data.options import Options, inside, joined, split
 from dlnlib.hypotheses.needs import Answer
 
 __all__ = ["TITLES", "command", "in_words"]
@@ -62,9 +62,9 @@ def _flags(options: Options) -> str:
     """Options as the command line takes them."""
     words = []
     if options.label is not None:
-        classes = "=" + ",".join(options.classes) if options.classes else ""
-        words += ["--label", options.label + classes]
-    words += [word for column in options.drop for word in ("--drop", column)]
+        classes = "=" + ",".join(map(inside, options.classes)) if options.classes else ""
+        words += ["--label", inside(options.label) + classes]
+    words += [word for column in options.drop for word in ("--drop", inside(column))]
     words += ["--scale", options.scale] if options.scale != "none" else []
     words += ["--sample", f"{options.sample},{options.seed}"] if options.sample is not None else []
     return shlex.join(words + ["--constant"] * options.constant)
