@@ -727,6 +727,30 @@ def test_output_that_cannot_be_printed_hides_no_verdict(command, output, argumen
         assert b"1 ? 0.01" in stream.buffer.getvalue()
 
 
+def test_what_was_done_to_data_is_told_and_means_nothing_else(command):
+    """In the notebook behind the parameters, and in each verdict; a stranger's names are no
+    markup."""
+    (command.book / "mine.csv").write_text("<b>*x*</b>,$b$,y\n3,4,[u](v)\n-6,-8,w\n1,1,z\n")
+    command.notebook = refuted
+    options = ["--label", "y=[u](v),w", "--drop", "$b$", "--scale", "ball"]
+    assert command("run", "halving", "--data", "mine.csv", *options)[0] == 1
+    out = command.book / "halving-run"
+    (verdict,) = json.loads((out / "verdicts.json").read_text())
+    told = verdict["data"]["data"]
+    assert told.startswith("mine.csv?label=y=[u](v),w&drop=$b$&scale=ball: 2 points (1 of +1, 1 of")
+    assert told.endswith(
+        "1 rows of other classes left out; dropped $b$; divided by the largest norm"
+    )
+    cells = nbformat.read(out / "halving.ipynb", as_version=4).cells
+    place = next(i for i, cell in enumerate(cells) if cell.source.startswith("**data:**"))
+    assert "parameters" in cells[place - 1].metadata.tags
+    assert r"\[u\]\(v\)" in cells[place].source and r"dropped \$b\$" in cells[place].source
+    assert command("ledger", out)[0] == 1  # a verdict with one field more is still one
+    assert command("run", "halving", "-o", "other")[0] == 1
+    (verdict,) = json.loads((command.book / "other" / "verdicts.json").read_text())
+    assert "data" not in verdict  # nothing was given
+
+
 # Books
 
 
