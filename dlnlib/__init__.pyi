@@ -4,6 +4,7 @@ from . import book as book
 from . import data as data
 from . import dynamics as dynamics
 from . import errors as errors
+from . import hypotheses as hypotheses
 from . import losses as losses
 from . import measure as measure
 from . import networks as networks
@@ -63,6 +64,9 @@ from .dynamics import (
 )
 from .dynamics import (
     flow_in_time as flow_in_time,
+)
+from .hypotheses import (
+    check as check,
 )
 from .losses import (
     cross_entropy as cross_entropy,

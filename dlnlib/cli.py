@@ -1,4 +1,4 @@
-"""The command `dlnlib`: list the chapters, run one, print the ledger.
+"""The command `dlnlib`: list the chapters, look at data, run a chapter, print the ledger.
 
 Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or bad input; 3
 hypotheses not met.
@@ -7,6 +7,7 @@ hypotheses not met.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 from dlnlib import __version__
 from dlnlib.book.chapters import chapter, find_book, pages, parse
 from dlnlib.book.execute import ChapterFailed
+from dlnlib.book.publish import place, publish
 from dlnlib.book.run import run
-from dlnlib.errors import BadInput, BadParameter, DlnError, HypothesisNotMet, shortened
+from dlnlib.errors import BadInput, BadOutput, BadParameter, DlnError, HypothesisNotMet, shortened
 from dlnlib.verdict.ledger import exit_status, load, summary, table
 
 __all__ = ["main"]
@@ -175,12 +177,29 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "--data",
         metavar="NAME|FILE",
-        help="data by name (digits:3,8, iris+1, ...) or a .npz or .csv file",
+        help="data by name (digits:3,8, iris+1, ...) or a file: .csv, .csv.gz, .npz, .npy (x and "
+        "y), .parquet, .svm",
     )
+    _data_options(running)
     running.add_argument(
         "-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)"
     )
     running.set_defaults(action=_run)
+
+    checking = commands.add_parser(
+        "check",
+        help="what your data are, and which claims say something about them",
+        epilog="exit status: 0 separable; 1 undecided; 2 bad usage or input; 3 not separable",
+        description=(
+            "Look at data: separable or not (with a certificate), margin, support vectors, rank; "
+            "and for each claim whether it applies, or after which option. Nothing is trained."
+        ),
+    )
+    checking.add_argument("data", metavar="NAME|FILE", help="as for `dlnlib run --data`")
+    _data_options(checking)
+    checking.add_argument("--json", action="store_true", help="print it as JSON")
+    checking.add_argument("--html", metavar="PAGE", help="also write it as one HTML file")
+    checking.set_defaults(action=_check)
 
     looking = commands.add_parser(
         "ledger",
@@ -197,6 +216,38 @@ def _parser() -> argparse.ArgumentParser:
     )
     looking.set_defaults(action=_ledger)
     return parser
+
+
+def _data_options(command: argparse.ArgumentParser) -> None:
+    """What may be asked for beside the name of data; it becomes part of the name (see
+    `dlnlib.data.options`)."""
+    group = command.add_argument_group("options of the data, written into the result")
+    group.add_argument(
+        "--label",
+        metavar="COLUMN[=POSITIVE[,NEGATIVE]]",
+        help="the column of labels (default: the last), and two classes of it, or one against the "
+        "rest",
+    )
+    group.add_argument(
+        "--drop", metavar="COLUMN", action="append", default=[], help="leave it out (repeatable)"
+    )
+    group.add_argument(
+        "--scale",
+        metavar="ball|standard|none",
+        help="divide by the largest norm, or bring every feature to mean 0 and deviation 1",
+    )
+    group.add_argument("--constant", action="store_true", help="append a feature that is always 1")
+    group.add_argument("--sample", metavar="N[,SEED]", help="draw N rows, of each class its share")
+
+
+def _asked(options) -> str:
+    """The options of the data as the query of a name; empty without any."""
+    given = (options.label, options.scale, options.sample)
+    if given == (None, None, None) and not (options.drop or options.constant):
+        return ""
+    from dlnlib.data.options import query
+
+    return query(options.label, options.drop, options.scale, options.constant, options.sample)
 
 
 def _list(options) -> tuple[str, int]:
@@ -237,7 +288,7 @@ def _run(options) -> tuple[str, int]:
 
 
 def _given(options) -> dict[str, str]:
-    """The parameters of the command line, `--data` among them."""
+    """The parameters of the command line, `--data` and its options among them."""
     given = {}
     for text in [*options.parameters, *([] if options.data is None else [f"data={options.data}"])]:
         name, equals, value = text.partition("=")
@@ -247,7 +298,31 @@ def _given(options) -> dict[str, str]:
         if name in given:
             raise BadParameter(f"{shortened(name)} is given twice; once is needed")
         given[name] = value
+    asked = _asked(options)
+    if asked and not given.get("data"):
+        raise BadParameter(f"{asked} is asked of no data: name them with --data NAME|FILE")
+    if asked:
+        from dlnlib.data.options import joined
+
+        given["data"] = joined(given["data"], asked)
     return given
+
+
+def _check(options) -> tuple[str, int]:
+    from dlnlib.data.options import joined
+    from dlnlib.hypotheses.page import page
+    from dlnlib.hypotheses.report import check
+
+    file = None if options.html is None else Path(options.html)
+    if file is not None and not file.name:
+        raise BadOutput(f"--html {options.html!r}: the name of a file is needed")
+    if file is not None:
+        folder = place(file.parent, [file.name])
+    report = check(joined(options.data, _asked(options)))
+    if file is not None:
+        publish({file.name: page(report)}, folder)
+    text = json.dumps(report.to_json(), indent=1, allow_nan=False) if options.json else str(report)
+    return text, report.exit_status
 
 
 def _ledger(options) -> tuple[str, int]:

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -218,8 +219,26 @@ def test_a_second_data_parameter_is_checked_before_anything_runs(command):
         ("/proc/self/mem", "has no ending"),
         ("gone/../gone.npz", "does not exist"),
         ("book", "has no ending"),
-        ("mine.txt", "needed .npz or .csv"),
-        ("mine.csv.gz", "ends in '.gz'"),
+        ("mine.txt", "needed one of .csv, .csv.gz, .npz"),
+        ("mine.csv.gz", "does not exist"),
+        ("mine.csv.bz2", "ends in '.bz2'"),
+        ("mine.pkl", "ends in '.pkl'"),
+        ("iris?scale", "scale has no value"),
+        ("iris?scale=unit", "one of ball, standard, none"),
+        ("iris?scale=ball&scale=ball", "scale is given twice"),
+        ("iris?constant=1", "constant takes no value"),
+        ("iris?drop=", "the name of a column"),
+        ("iris?drop=9", "no column '9'"),
+        ("iris?drop=1&drop=2&drop=3&drop=4", "at least one row and one column"),
+        ("iris?label=species=setosa", "its two classes are chosen"),
+        ("iris?sample=151", "at most 150, the rows of iris"),
+        ("iris?sample=1", "at least 2"),
+        ("iris?sample=2.5", "a whole number of rows"),
+        ("iris?sample=9,9,9", "a whole number of rows"),
+        ("iris?sample=" + "9" * 270, "at most 150"),
+        ("iris?smaple=9", "option 'smaple' is not one of label"),
+        ("iris?__import__('os')", "is not one of label"),
+        ("iris&constant", "'iris&constant' is not known"),
         ("http://example.org/a.csv", "does not exist"),
     ],
 )
@@ -237,8 +256,15 @@ def test_names_of_data(command, name, words):
         ("\n\n", "0 rows"),
         ("a,b,label\n", "0 rows"),
         ("1\n2\n", "1 column"),
-        ("1;2;1\n3;4;-1\n", "1 column"),
-        ("1,2,1\n3,4\n", "line 2 has 2 entries, needed 3"),
+        ("1:2:1\n3:4:-1\n", "1 column"),
+        ("1,2,1\n3,4\n", "line 2 (2 entries, needed 3)"),
+        ("1,2,1\n3\n", "line 2 (1 entries, needed 3)"),
+        ("1,2,1\n3,4,5,-1\n", "Expected 3 fields in line 2, saw 4"),
+        ("1;2,5;1\n3;4,x;-1\n", "line 2, column 2 is '4,x'"),
+        ("1,2,1\n3,4,\n", "line 2: the label (column 3) is missing"),
+        ("a,b,y\n1,Rome,1\n2,Oslo,0\n", "column 2 'b' is 'Rome', needed a number (and 1 more"),
+        ("a,b,y\n1,Rome,1\n2,Oslo,0\n", "drop=b"),
+        ("id,income,loan,good\n1,560000,,0\n2,3100,12.5,1\n", "column 3 'loan' is ''"),
         ("1,2,1\n3,,-1\n", "line 2, column 2 is ''"),
         ("1,2,1\n3,NA,-1\n", "line 2, column 2 is 'NA'"),
         ("1,nan,1\n3,4,-1\n", "line 1, column 2 is nan"),
@@ -249,22 +275,33 @@ def test_names_of_data(command, name, words):
         ("2024_01_31,2,1\n2024_02_01,3,-1\n", "is '2024_01_31'"),
         ("2024/01/31,2,1\n2024/02/01,3,-1\n", "is '2024/01/31'"),
         ("0x10,2,1\n3,4,-1\n", "is '0x10', needed a number"),
-        ("1,2,0\n3,4,1\n", "labels are 0, 1, needed -1 and +1"),
         ("1,2,1\n3,4,1\n", "one class only"),
-        ("1,2,1\n3,4,2\n5,6,3\n", "labels are 1, 2, 3"),
-        ("1,2,True\n3,4,False\n", "column 3 is 'True'"),
-        ("5.1,3.5,setosa\n4.9,3.0,versicolor\n", "line 1, column 3 is 'setosa'"),
-        ("a,b,species\n5.1,3.5,setosa\n4.9,3.0,other\n", "line 2, column 3 is 'setosa'"),
-        (",a,b,label\n0,1,2,1\n1,3,4,-1\n", "column 1 has no name"),
-        (",0,1,2\n0,1,2,1\n1,3,4,-1\n", "column 1 is ''"),
-        ('1,"2,1\n3,4,-1\n', "line 2, column 2"),
-        ("1,2,1\n3,\0,-1\n", "line"),
+        ("1,2,1\n3,4,2\n5,6,3\n", "label '3' has 3 classes (1, 2, 3)"),
+        ("1,2,True\n3,4,True\n", "all 2 labels are True"),
+        ("1,2,a\n3,4,b\n5,6,c\n", "label=3=POSITIVE,NEGATIVE takes two"),
+        ("y,species\nsetosa,1\nother,0\n", "column 1 'y' is 'setosa'"),
+        ("a,a,y\n1,2,1\n3,4,0\n?drop=a", "has 2 columns 'a'"),
+        ("a,b,y\n1,2,1\n3,4,0\n?label=z", "no column 'z'"),
+        ("alpha,b,y\n1,2,1\n3,4,0\n?drop=alpah", "did you mean 'alpha'"),
+        ("a,b,y\n1,2,1\n3,4,0\n?label=4", "no column '4'"),
+        ("a,b,y\n1,2,1\n3,4,0\n?drop=y", "the label 'y' is dropped"),
+        ("a,b,y\n1,2,1\n3,4,0\n?drop=a&drop=b", "no feature left"),
+        ("a,b,y\n1,2,u\n3,4,v\n?label=y=w", "label 'y' has no class 'w'; it has u, v"),
+        ("a,b,y\n1,2,u\n3,4,v\n?label=y=u,u", "two different classes"),
+        ("a,b,y\n1,2,1\n3,4,0\n?label=y=1,1.0", "are one class"),
+        ("a,b,y\n1,2,u\n3,4,v\n?label=y=u,v,w", "two different classes"),
+        ("a,b,y\n1,2,u\n3,4,v\n?label=y=", "two different classes"),
+        ("a,b,y\n0,0,u\n0,0,v\n?scale=ball", "all 2 points of mine.csv"),
+        ('1,"2,1\n3,4,-1\n', "EOF inside string"),
+        ("1,2,1\n3,\0,-1\n", "line 2, column 2"),
         ("1," + "2" * 200_000 + ",1\n", "cannot be read"),
     ],
 )
 def test_csv_files(command, text, words):
+    text, _, options = text.partition("?")
     (command.book / "mine.csv").write_text(text)
-    line = command.refuses(["run", "halving", "--data", "mine.csv"], "mine.csv")
+    name = f"mine.csv?{options}" if options else "mine.csv"
+    line = command.refuses(["run", "halving", "--data", name], "")
     assert any(part.lower() in line.lower() for part in words.split("|")), line
 
 
@@ -274,10 +311,25 @@ def test_csv_files(command, text, words):
         (ROWS.encode("utf-16"), "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"PK\x03\x04rubbish", "is not a .npz archive"),
+        (b"gz: no", "Not a gzipped file"),
+        (b"gz:" + gzip.compress(ROWS.encode())[:-9], "cannot be read"),
+        (b"gz:" + gzip.compress(b""), "0 rows of data"),
+        (b"parquet:PAR1 no", "cannot be read"),
+        (b"parquet:", "cannot be read"),
+        (b"svm:1 2 3\n", "cannot be read"),
+        (b"svm:", "0 rows of data"),
+        (b"svm:1 1:0.5 900000000:1\n0 1:2\n", "holds 1800000000 numbers"),
+        (b"svm:1 2:1 1:1\n0 1:1\n", "cannot be read"),
+        (b"npy:\x93NUMPY\x01\x00", "there is no y.npy beside it"),
     ],
 )
 def test_files_of_bytes(command, content, words):
-    name = "mine.npz" if b"PK" in content else "mine.csv"
+    kind, colon, rest = content.partition(b":")
+    endings = {b"gz": "csv.gz", b"parquet": "parquet", b"svm": "svm", b"npy": "npy"}
+    if colon and kind in endings:
+        name, content = f"mine.{endings[kind]}", rest
+    else:
+        name = "mine.npz" if b"PK" in content else "mine.csv"
     (command.book / name).write_bytes(content)
     command.refuses(["run", "halving", "--data", name], words)
 
@@ -291,6 +343,10 @@ X, Y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, -1])
         ({}, "holds nothing, needed arrays x and y"),
         ({"x": X}, "holds x, needed"),
         ({"a": X, "b": Y}, "holds a, b"),
+        ({"data": X, "b": Y}, "holds data, b"),
+        ({"x": X, "y": np.array(["a", None], object)}, "never unpickled"),
+        ({"x": X, "y": ["a", ""]}, "label 2"),
+        ({"x": X, "y": ["a", "a"]}, "all 2 labels are a"),
         ({"x": X + 1j, "y": Y}, "x is complex"),
         ({"x": X, "y": Y + 0j}, "y is complex"),
         ({"x": X.astype("datetime64[D]"), "y": Y}, "an array of dates"),
@@ -305,11 +361,10 @@ X, Y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1, -1])
         ({"x": X[:, :0], "y": Y}, "one column"),
         ({"x": X, "y": Y[:1]}, "one label for each row"),
         ({"x": X, "y": Y[:, None]}, "one label for each row"),
-        ({"x": X, "y": Y > 0}, "labels are 0, 1"),
         ({"x": X, "y": [1.0, np.nan]}, "label 2"),
         ({"x": X * np.inf, "y": Y}, "is inf"),
         ({"x": X.astype(np.longdouble) * np.longdouble("1e4000"), "y": Y}, "is inf"),
-        ({"x": 0 * X, "y": Y * 0.5}, "labels are -0.5, 0.5"),
+        ({"x": X, "y": [0.5, 0.5]}, "all 2 labels are 0.5"),
     ],
 )
 def test_npz_files(command, arrays, words):
@@ -366,6 +421,64 @@ def test_a_great_csv_file(command):
     command.refuses(["run", "halving", "--data", "mine.csv"], "has 1000 MB, needed at most 250 MB")
 
 
+def test_a_small_packed_file_of_great_size(command):
+    with gzip.open(command.book / "mine.csv.gz", "wb", compresslevel=1) as file:
+        for _ in range(251):
+            file.write(bytes(1_000_000))
+    assert (command.book / "mine.csv.gz").stat().st_size < 3_000_000
+    command.refuses(["run", "halving", "--data", "mine.csv.gz"], "needed at most 250 MB")
+
+
+class Planted:
+    """Unpickled, it would leave a file behind."""
+
+    def __reduce__(self):
+        return (open, ("planted", "w"))
+
+
+@pytest.mark.parametrize("name", ["mine.npz", "mine_x.npy"])
+def test_nothing_is_unpickled(command, name):
+    bomb = np.array([[Planted()], [Planted()]], object)
+    np.savez(command.book / "mine.npz", x=bomb, y=Y)
+    np.save(command.book / "mine_x.npy", bomb)
+    np.save(command.book / "mine_y.npy", Y)
+    command.refuses(["run", "halving", "--data", name], "never unpickled")
+    assert not (command.book / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scale", "standard"], "scale=standard is asked of no data"),
+        (["--constant"], "name them with --data"),
+        (["--data", "iris", "--scale", "big"], "one of ball, standard, none"),
+        (["--data", "iris?scale=ball", "--scale", "ball"], "scale is given twice"),
+        (["--data", "iris", "--label", "a"], "its two classes are chosen"),
+        (["--data", "iris", "--drop", "species"], "no column 'species'"),
+        (["--data", "iris", "--sample", "many"], "a whole number of rows"),
+        (["--data", "iris", "--label", "a&constant"], "label=a%26constant"),
+    ],
+)
+def test_options_of_data(command, arguments, words):
+    command.refuses(["run", "halving", *arguments], words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gone.csv"], "does not exist"),
+        (["iris", "--scale", "big"], "one of ball"),
+        (["random:n=1"], "at least 2"),
+        (["iris", "--html", ""], "the name of a file is needed"),
+        (["iris", "--html", "_toc.yml/page.html"], "_toc.yml is a file"),
+        (["iris", "--html", "book"], "is a folder"),
+        (["iris", "--html", "/proc/page.html"], "cannot be written"),
+    ],
+)
+def test_what_check_refuses(command, arguments, words):
+    command.refuses(["check", *arguments], words)
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "dangling", "circle"])
 def test_what_is_no_file(command, kind):
     path = command.book / "mine.csv"
@@ -385,6 +498,13 @@ def test_what_is_no_file(command, kind):
 @pytest.mark.parametrize(
     "text",
     [
+        "1;2;1\n3;4;-1\n",
+        "1,2,0\n3,4,1\n",
+        "1,2,True\n3,4,False\n",
+        "5.1,3.5,setosa\n4.9,3.0,versicolor\n",
+        "a,b,species\n5.1,3.5,setosa\n4.9,3.0,other\n",
+        ",a,b,label\n0,1,2,1\n1,3,4,-1\n",
+        ",0,1,2\n0,1,2,1\n1,3,4,-1\n",
         "0,1,label\n1,2,1\n3,4,-1\n",
         "0,1,2\n1,2,1\n3,4,-1\n"[6:],
         "a,b,y\n1,2,1\n3,4,-1\n",
@@ -605,6 +725,30 @@ def test_output_that_cannot_be_printed_hides_no_verdict(command, output, argumen
     assert said == ("dlnlib: standard output: No space left on device\n" if kind == "full" else "")
     if kind == "ascii" and arguments[0] != "list":
         assert b"1 ? 0.01" in stream.buffer.getvalue()
+
+
+def test_what_was_done_to_data_is_told_and_means_nothing_else(command):
+    """In the notebook behind the parameters, and in each verdict; a stranger's names are no
+    markup."""
+    (command.book / "mine.csv").write_text("<b>*x*</b>,$b$,y\n3,4,[u](v)\n-6,-8,w\n1,1,z\n")
+    command.notebook = refuted
+    options = ["--label", "y=[u](v),w", "--drop", "$b$", "--scale", "ball"]
+    assert command("run", "halving", "--data", "mine.csv", *options)[0] == 1
+    out = command.book / "halving-run"
+    (verdict,) = json.loads((out / "verdicts.json").read_text())
+    told = verdict["data"]["data"]
+    assert told.startswith("mine.csv?label=y=[u](v),w&drop=$b$&scale=ball: 2 points (1 of +1, 1 of")
+    assert told.endswith(
+        "1 rows of other classes left out; dropped $b$; divided by the largest norm"
+    )
+    cells = nbformat.read(out / "halving.ipynb", as_version=4).cells
+    place = next(i for i, cell in enumerate(cells) if cell.source.startswith("**data:**"))
+    assert "parameters" in cells[place - 1].metadata.tags
+    assert r"\[u\]\(v\)" in cells[place].source and r"dropped \$b\$" in cells[place].source
+    assert command("ledger", out)[0] == 1  # a verdict with one field more is still one
+    assert command("run", "halving", "-o", "other")[0] == 1
+    (verdict,) = json.loads((command.book / "other" / "verdicts.json").read_text())
+    assert "data" not in verdict  # nothing was given
 
 
 # Books

@@ -103,7 +103,7 @@ def test_all_zero_points_cannot_be_scaled():
         ("spanning:n=2,d=5", BadParameter, "at least 5"),
         ("six-points:n=3", BadParameter, "no arguments"),
         ("gone.npz", BadData, "does not exist"),
-        ("notes.txt", BadData, "needed .npz or .csv"),
+        ("notes.txt", BadData, "needed one of .csv"),
     ],
 )
 def test_bad_names_are_named(spec, error, words, tmp_path, monkeypatch):
@@ -127,13 +127,13 @@ def test_csv(text, tmp_path):
     "text, error, words",
     [
         ("1,2,1\n3,x,-1\n", BadData, "line 2, column 2 is 'x'"),
-        ("a,b,y\n1,,1\n", BadData, "line 2, column 2 is ''"),
+        ("a,b,y\n1,,1\n", BadData, "line 2, column 2 'b' is ''"),
         ("1,nan,1\n", NonFinite, "line 1, column 2"),
-        ("1,2,1\n3,-1\n", BadData, "line 2 has 2 entries"),
-        ("1;2;1\n", BadData, "1 column"),
+        ("1,2,1\n3,-1\n", BadData, "line 2 .2 entries, needed 3."),
+        ("1:2:1\n", BadData, "1 column"),
         ("a,y\n", BadData, "0 rows"),
         ("", BadData, "0 rows"),
-        ("1,2,0\n3,4,1\n", BadLabel, "y = 2"),
+        ("1,2,0\n3,4,1\n5,6,2\n", BadLabel, "'3' has 3 classes .0, 1, 2."),
     ],
 )
 def test_bad_csv(text, error, words, tmp_path):

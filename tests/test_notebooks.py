@@ -99,7 +99,7 @@ def test_data_is_loaded_before_any_kernel_starts(halving, tmp_path, monkeypatch)
     np.savez(tmp_path / "mine.npz", x=np.array([[1.0, 2.0], [-1.0, -2.0]]), y=np.array([1.0, -1.0]))
     assert chapters.checked(halving, {"data": "mine.npz"}) == {"data": str(tmp_path / "mine.npz")}
     assert chapters.checked(halving, {"data": "digits:3,8"}) == {"data": "digits:3,8"}
-    np.savez(tmp_path / "bad.npz", x=np.array([[1.0, 2.0], [-1.0, -2.0]]), y=np.array([1.0, 0.0]))
+    np.savez(tmp_path / "bad.npz", x=np.array([[1.0, 2.0], [-1.0, -2.0]]), y=np.array([1.0, 1.0]))
     for spec in ("bad.npz", "absent.csv", "digitz:3,8"):
         with pytest.raises(BadData):
             chapters.checked(halving, {"data": spec})

@@ -28,12 +28,18 @@ LEVELS = {
     "theory": 6,
     "verdict": 6,
     "book": 7,
+    "hypotheses": 7,
     "recorder": 8,  # measures with torch, and draws with the book: on top of both
     "cli": 9,
 }
 KERNELS_FOR = {"_kernels", "dynamics"}
-# data are looked at when a chapter is given some: the book knows no torch
-LATE = {("book.parameters", "data.sources")}
+# data are looked at when there are some: the book and the command know no torch
+LATE = {
+    ("book.parameters", "data.sources"),
+    ("cli", "data.options"),
+    ("cli", "hypotheses.page"),
+    ("cli", "hypotheses.report"),
+}
 
 
 @dataclass(frozen=True)
@@ -179,15 +185,7 @@ def test_every_name_of_the_face_is_there_and_says_what_it_is():
 
 def test_no_module_is_hidden_by_a_name_of_its_package():
     """`from dlnlib.theory import margin` must not depend on what was imported before."""
-    for room in (
-        "data",
-        "networks",
-        "losses",
-        "measure",
-        "dynamics",
-        "theory",
-        "verdict",
-        "recorder",
-    ):
+    rooms = "data networks losses measure dynamics theory hypotheses verdict recorder"
+    for room in rooms.split():
         names = set(importlib.import_module(f"dlnlib.{room}").__all__)
         assert not names & {path.stem for path in (PACKAGE / room).glob("*.py")}, room

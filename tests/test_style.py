@@ -18,7 +18,17 @@ from docutils.nodes import system_message
 from dlnlib.book.chapters import chapters, convert
 
 COLUMNS = "88"
-PACKAGES = ("data", "networks", "losses", "measure", "dynamics", "theory", "verdict", "recorder")
+PACKAGES = (
+    "data",
+    "networks",
+    "losses",
+    "measure",
+    "dynamics",
+    "theory",
+    "hypotheses",
+    "verdict",
+    "recorder",
+)
 
 
 def cells(folder: Path, sources: dict[str, str]) -> list[str]:

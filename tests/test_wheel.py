@@ -72,3 +72,10 @@ def test_a_chapter_runs_from_the_wheel(installed, tmp_path):
         "convolution.ipynb",
         "verdicts.json",
     }
+
+
+def test_data_are_checked_from_the_wheel(installed, tmp_path):
+    done = run(installed, tmp_path, "check", "six-points", "--html", "page.html")
+    assert done.returncode == 0 and done.stderr == ""
+    assert "-> dlnlib run max-margin --data six-points" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]

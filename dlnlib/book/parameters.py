@@ -10,13 +10,11 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from dlnlib.errors import BadInput, BadParameter, shortened
 
-__all__ = ["Parameter", "check", "check_relations", "read", "relations"]
+__all__ = ["Parameter", "check", "check_relations", "described", "read", "relations"]
 
-DATA_FILES = (".npz", ".csv")
 WANTED = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
 DATA_WORDS = {
     "needed": "a data set",
@@ -184,9 +182,10 @@ def check(parameter: Parameter, value):
 
 def _typed(parameter: Parameter, value):
     kind = type(parameter.default)
-    if isinstance(value, str) and len(value) > LONGEST:
+    most = 10 * LONGEST if parameter.data else LONGEST  # a path, and the names of columns
+    if isinstance(value, str) and len(value) > most:
         raise BadParameter(
-            f"{parameter.name} has {len(value)} characters, at most {LONGEST} can be read"
+            f"{parameter.name} has {len(value)} characters, at most {most} can be read"
         )
     try:
         if isinstance(value, str) and kind is not str:
@@ -281,26 +280,41 @@ def _evaluate(node: ast.AST, values: Mapping[str, object]):
     )
 
 
+def described(parameters: Sequence[Parameter], values: Mapping[str, object]) -> dict[str, str]:
+    """For each of these values that names data: what the data are and what was done to them, in one
+    line."""
+    told = {}
+    for parameter in parameters:
+        if parameter.data and values.get(parameter.name):
+            with _some_folder():
+                from dlnlib.data.sources import load
+
+            names = _names(parameter, values[parameter.name])
+            told[parameter.name] = " | ".join(
+                f"{data.name}: {data.sentence}" for data in map(load, names)
+            )
+    return told
+
+
 def _usable(parameter: Parameter, spec: str) -> str:
     """`spec` if it loads, with a file's path made absolute: the kernel runs in another folder."""
-    names = spec.split(";") if parameter.data == "list" else [spec]
-    names = [name.strip() for name in names]
     if not spec.strip() and parameter.data != "needed":
         return ""
-    return "; ".join(
-        _loaded(parameter.name, name) for name in names if name or parameter.data == "needed"
-    )
+    return "; ".join(_loaded(parameter.name, name) for name in _names(parameter, spec))
+
+
+def _names(parameter: Parameter, spec: str) -> list[str]:
+    names = spec.split(";") if parameter.data == "list" else [spec]
+    names = [name.strip() for name in names]
+    return [name for name in names if name or parameter.data == "needed"]
 
 
 def _loaded(parameter: str, name: str) -> str:
     with _some_folder():
-        from dlnlib.data.sources import load
+        from dlnlib.data.sources import absolute, load
 
-    path = Path(os.path.expanduser(name))
     try:
-        if path.suffix.lower() in DATA_FILES or len(path.parts) > 1:
-            # links are not followed: the name that was given says what it is
-            name = os.path.abspath(path)
+        name = absolute(name)
         load(name)
     except OSError as err:  # no working folder
         raise BadParameter(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from dlnlib.book.chapters import Chapter, checked, find_book, sound
 from dlnlib.book.execute import ChapterFailed, execute, no_room
 from dlnlib.book.page import render, settings
+from dlnlib.book.parameters import described
 from dlnlib.book.publish import place, publish
 from dlnlib.errors import BadInput, DlnError
 from dlnlib.verdict.ledger import gather
@@ -23,9 +25,10 @@ def run(chapter: Chapter, given: Mapping[str, object], out: str | Path) -> list[
 
     A chapter that stops for want of a result (data that are not separable, an integrator that
     stalls) still has all its verdicts: those that it had not reached are undecided, or have a
-    hypothesis that is not met, for that reason. Raises a BadInput when the input, the chapter or
-    the place is wrong, ChapterFailed when the chapter has a defect; in each case nothing is
-    written.
+    hypothesis that is not met, for that reason. Where the given values name data, the page and each
+    verdict (its field `data`) say what they are and what was done to them. Raises a BadInput when
+    the input, the chapter or the place is wrong, ChapterFailed when the chapter has a defect; in
+    each case nothing is written.
     """
     import nbformat
 
@@ -34,8 +37,12 @@ def run(chapter: Chapter, given: Mapping[str, object], out: str | Path) -> list[
     book = chapter.book or find_book()
     settings(book)
     out = place(out, names := (f"{chapter.name}.ipynb", f"{chapter.name}.html", "verdicts.json"))
+    told = described(chapter.parameters, values)
     notebook = _executed(chapter, values)
-    verdicts = gather(notebook, chapter.name)
+    verdicts = [
+        entry | ({"data": told} if told else {}) for entry in gather(notebook, chapter.name)
+    ]
+    _tell(notebook, told)
     texts = (
         nbformat.writes(notebook),
         _page(chapter, notebook, book),
@@ -61,6 +68,22 @@ def _executed(chapter: Chapter, values: Mapping[str, object]):
             [name for name in chapter.claims if name not in shown], values, err
         )
         return notebook
+
+
+def _tell(notebook, told: Mapping[str, str]) -> None:
+    """Put what the data are behind the parameters, where a reader of the page looks for it."""
+    from nbformat.v4 import new_markdown_cell
+
+    if not told:
+        return
+    # every sign means itself: names of columns are a stranger's
+    lines = [
+        f"**{name}:** " + re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", sentence)
+        for name, sentence in told.items()
+    ]
+    tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
+    places = [i for i, found in enumerate(tags) if {"parameters", "injected-parameters"} & {*found}]
+    notebook.cells.insert(places[-1] + 1, new_markdown_cell("\n\n".join(lines)))
 
 
 def _unreached(claims: list[str], values: Mapping[str, object], err: DlnError) -> list:

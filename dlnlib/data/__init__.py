@@ -1,7 +1,6 @@
 """Data sets: points, labels, and where they come from."""
 
 from dlnlib.data.dataset import Dataset, one_hot
-from dlnlib.data.readers import read
 from dlnlib.data.sources import bundled, known_names, load, load_classes
 from dlnlib.data.synthetic import (
     KnownSolution,
@@ -23,7 +22,6 @@ __all__ = [
     "one_hot",
     "one_support_vector",
     "random_separable",
-    "read",
     "six_points",
     "spanning",
 ]

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dlnlib.data.labels import NOT_REAL
 from dlnlib.errors import BadData, BadLabel, NonFinite, ShapeMismatch
 
-__all__ = ["MOST", "Dataset", "one_hot"]
+__all__ = ["MOST", "Dataset", "checked_points", "one_hot"]
 
 # numbers in a data set (80 MB): more would fill the memory before anything is learnt
 MOST = 10_000_000
@@ -21,19 +22,23 @@ MOST = 10_000_000
 class Dataset:
     """Points x (n, d) and labels y (n,) in {-1, +1}, both float64, checked when made.
 
-    Raises BadData (no rows, not two-dimensional, not numeric, one class only), BadLabel, NonFinite,
-    ShapeMismatch.
+    `columns` are the names of the features, where they have some; `rows` where each point stands in
+    its file, counted from 1, where not all were taken; `told` is what was done to the data on their
+    way here, in words. Raises BadData (no rows, not two-dimensional, not numeric, one class only),
+    BadLabel, NonFinite, ShapeMismatch.
     """
 
     x: torch.Tensor
     y: torch.Tensor
     name: str
     image_shape: tuple[int, int] | None = None
+    columns: tuple[str, ...] = ()
+    told: str = ""
+    rows: tuple[int, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "x", _as_float64("x", self.x))
+        object.__setattr__(self, "x", checked_points(self.x))
         object.__setattr__(self, "y", _as_float64("y", self.y))
-        _check_points(self.x)
         _check_labels(self.y, self.n)
 
     @property
@@ -48,6 +53,16 @@ class Dataset:
     def z(self) -> torch.Tensor:
         """z_i = y_i x_i, of shape (n, d)."""
         return self.y[:, None] * self.x
+
+    @property
+    def sentence(self) -> str:
+        """What the data are and what was done to them, in one line."""
+        counts = f"{int((self.y > 0).sum())} of +1, {int((self.y < 0).sum())} of -1"
+        return f"{self.n} points ({counts}) of {self.d} features" + (self.told and f"; {self.told}")
+
+    def row(self, place: int) -> int:
+        """Where the point with this index (from 0) stands in its file, counted from 1."""
+        return self.rows[place] if self.rows else place + 1
 
     def scaled(self) -> Dataset:
         """All points divided by max_i ||x_i||, as JT18 asks (||x_i|| <= 1); directions of margins
@@ -69,7 +84,8 @@ class Dataset:
         """A last feature equal to `value` for every point: the hyperplane need not pass through the
         origin."""
         x = torch.cat([self.x, self.x.new_full((self.n, 1), value)], dim=1)
-        return Dataset(x, self.y, f"{self.name}+1", None)
+        columns = (*self.columns, "constant") if self.columns else ()
+        return replace(self, x=x, name=f"{self.name}+1", image_shape=None, columns=columns)
 
     def standardised(self) -> Dataset:
         """Every feature shifted to mean 0 and divided by its standard deviation; a constant feature
@@ -81,7 +97,7 @@ class Dataset:
         size, mean = self.x.std(0, correction=0), self.x.mean(0)
         still = self.x.amax(0) == self.x.amin(0)
         x = torch.where(still, self.x, (self.x - mean) / torch.where(still, 1.0, size))
-        return Dataset(x, self.y, f"{self.name}, standardised", None)
+        return replace(self, x=x, name=f"{self.name}, standardised", image_shape=None)
 
     def to(self, device) -> Dataset:
         """The same data on another device."""
@@ -95,14 +111,8 @@ def _as_float64(what: str, values) -> torch.Tensor:
         return values.detach().to(torch.float64)
     try:
         array = np.asarray(values)
-        words = {
-            "c": "complex",
-            "M": "an array of dates",
-            "m": "an array of durations",
-            "V": "an array of records",
-        }
-        if array.dtype.kind in words:
-            raise _not_real(what, words[array.dtype.kind])
+        if array.dtype.kind in NOT_REAL:
+            raise _not_real(what, NOT_REAL[array.dtype.kind])
         if array.dtype.kind not in "biuf":
             raise TypeError
         with np.errstate(over="ignore"):  # of a longer type: an infinity, which is named below
@@ -122,7 +132,10 @@ def _not_real(what: str, found: str) -> BadData:
     return BadData(f"{what} is {found}, needed real numbers: {mend}")
 
 
-def _check_points(x: torch.Tensor) -> None:
+def checked_points(x) -> torch.Tensor:
+    """Points (n, d) as float64; raises BadData or NonFinite, with the place, unless they can be
+    used."""
+    x = _as_float64("x", x)
     if x.ndim != 2:
         hint = (
             "x.reshape(-1, 1) makes one feature of it"
@@ -142,6 +155,7 @@ def _check_points(x: torch.Tensor) -> None:
         raise NonFinite(
             f"{where} is {x[row, column].item()}, needed finite numbers: mend or drop the row"
         )
+    return x
 
 
 def _check_labels(y: torch.Tensor, n: int) -> None:

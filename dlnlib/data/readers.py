@@ -1,16 +1,15 @@
-"""A user's own data: `.npz` (arrays x and y) and `.csv` (last column the label), read with named
-errors.
+"""A user's own files, each read by the library that keeps its format, with named errors.
 
 How much a file holds is looked up before any of it is read: a small file may unpack to more than
-the memory.
+the memory. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
-import re
 import struct
 import zipfile
 import zlib
@@ -18,14 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
+from dlnlib.data.comma import CHARACTERS, content, read_separated
 from dlnlib.data.dataset import MOST
-from dlnlib.errors import BadData, NonFinite, shortened
+from dlnlib.data.frames import from_frame
+from dlnlib.data.options import Options
+from dlnlib.data.table import Table, column_of, too_many
+from dlnlib.errors import BadData, BadInput, BadParameter, shortened
 
-__all__ = ["READERS", "read"]
+__all__ = ["READERS", "ending", "from_arrays", "read"]
 
-# A plain decimal number; `float` would also read 2024_01_31, which is a date.
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 BROKEN = (
     OSError,
     EOFError,
@@ -38,26 +38,62 @@ BROKEN = (
     NotImplementedError,
     RuntimeError,
 )
-CHARACTERS = 25  # of a number in a .csv file, at most, where it is written in full
+# what points are called in an archive, and their labels: first looked for under the name beside it
+POINTS = {"x": "y", "X": "y", "data": "target", "features": "labels", "images": "labels"}
+LABELS = ("y", "Y", "target", "labels", "label")
 
 
-def read(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays x (n, d) and y (n,) of the file; BadData or NonFinite say what is wrong with it, and
+def ending(path: str | Path) -> str:
+    """The ending that says the format: ".csv", and ".csv.gz" as one."""
+    name = Path(path).name.lower()
+    packed = name.endswith(".gz")
+    return Path(name.removesuffix(".gz")).suffix + ".gz" * packed
+
+
+def read(path: str | Path, options: Options | None = None) -> Table:
+    """The table in a file; BadData, NonFinite or BadParameter say what is wrong with it, and
     where."""
     path = Path(path)
     shown = shortened(str(path), 200)
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if reader is None:
-        ending = f"ends in '{shortened(path.suffix)}'" if path.suffix else "has no ending"
-        raise BadData(f"{shown} {ending}, needed {' or '.join(READERS)}: convert the file")
+        found = f"ends in '{shortened(path.suffix)}'" if path.suffix else "has no ending"
+        raise BadData(f"{shown} {found}, needed one of {', '.join(READERS)}: convert the file")
     try:
         _check_file(path, shown)
-        return reader(path)
+        return reader(path, options or Options())
+    except BadInput:
+        raise
     except BROKEN as problem:
-        reason = " ".join(str(problem).split())
+        reason = shortened(" ".join(str(problem).split()), 200)
         raise BadData(
-            f"{shown} cannot be read ({reason}), needed a {path.suffix} file: write it again"
+            f"{shown} cannot be read ({reason}), needed a {ending(path)} file: write it again"
         ) from None
+
+
+def from_arrays(x, labels, name: str, options: Options, where: str) -> Table:
+    """Points (n, d) and labels (n,) as they are: features have numbers, from 1."""
+    if options.label not in (None, name):
+        raise BadParameter(
+            f"{where} has its labels in {name}, not in '{shortened(options.label)}': write "
+            f"label={name}"
+        )
+    x = np.asarray(x)
+    if x.ndim != 2 or not options.drop:
+        return Table(x, labels, name)
+    names = [str(j + 1) for j in range(x.shape[1])]
+    left_out = sorted({column_of(column, names, where) for column in options.drop})
+    told = f"dropped {', '.join(names[j] for j in left_out)}"
+    kept = tuple(name for j, name in enumerate(names) if j not in left_out)
+    return Table(np.delete(x, left_out, axis=1), labels, name, kept, (told,))
+
+
+def _told(reader, *args, **kwargs):
+    """What the reader returns; libraries say by a ValueError that a file is not in their format."""
+    try:
+        return reader(*args, **kwargs)
+    except ValueError as problem:
+        raise OSError(str(problem)) from problem
 
 
 def _check_file(path: Path, shown: str) -> None:
@@ -68,55 +104,70 @@ def _check_file(path: Path, shown: str) -> None:
     raise BadData(f"{shown} {what}, needed a readable file: check the path")
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+# --- NumPy ----------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path, options: Options) -> Table:
     if not zipfile.is_zipfile(path):
         raise BadData(
             f"{path} is not a .npz archive, needed arrays x and y: save it with numpy.savez(path, "
             "x=x, y=y)"
         )
-    _check_members(path)
+    points, label = _check_members(path, options)
     with np.load(path, allow_pickle=False) as archive:
-        try:
-            return archive["x"], archive["y"]
-        except ValueError as problem:
-            reason = " ".join(str(problem).split())
-            raise BadData(
-                f"{path} cannot be read ({reason}), needed arrays of numbers: write it again"
-            ) from None
+        x, labels = _told(lambda: (archive[points], archive[label]))
+    return from_arrays(x, labels, label, options, str(path))
 
 
-def _check_members(path: Path) -> None:
-    """x and y are there, are numbers, and are not too many, all by the headers of the archive and
-    of its arrays."""
+def _check_members(path: Path, options: Options) -> tuple[str, str]:
+    """What points and labels are called, once it is known by the headers of the archive and of its
+    arrays that they are arrays of plain values, and not too many."""
     with zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
-        if not {"x", "y"} <= set(names):
+        points = next((name for name in POINTS if name in names), None)
+        labels = [POINTS.get(points), *LABELS] if options.label is None else [options.label]
+        label = next((name for name in labels if name in names and name != points), None)
+        if points is None or label is None:
             found = shortened(", ".join(names)) or "nothing"
+            wanted = f"arrays x and {options.label or 'y'}"
             raise BadData(
-                f"{path} holds {found}, needed arrays x and y: save it with numpy.savez(path, "
-                "x=x, y=y)"
+                f"{path} holds {found}, needed {wanted}: save it with numpy.savez(path, x=x, y=y)"
             )
-        for name in ("x", "y"):
+        for name in (points, label):
             member = name + ".npy" if name + ".npy" in archive.namelist() else name
             with archive.open(member) as stream:
-                shape, dtype = _header(path, name, stream)
-            if dtype.hasobject:
-                raise BadData(
-                    f"{path} holds Python objects as {name}, needed numeric arrays: save "
-                    "x.astype(float)"
-                )
-            size = max(
-                math.prod(shape), archive.getinfo(member).file_size // max(dtype.itemsize, 1)
-            )
-            if size > MOST:
-                raise BadData(
-                    f"{path}: {name} holds {size} numbers, needed at most {MOST}: take a part of "
-                    "the data"
-                )
+                _check_header(path, name, stream, archive.getinfo(member).file_size)
+    return points, label
 
 
-def _header(path: Path, name: str, stream) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of an array in .npy form, whose data are not read."""
+def _read_npy(path: Path, options: Options) -> Table:
+    """Points in one .npy file, labels in another beside it: x.npy and y.npy, mine_x.npy and
+    mine_y.npy."""
+    name = options.label or next(
+        (
+            path.stem.removesuffix(points) + label + ".npy"
+            for points, label in POINTS.items()
+            if path.stem.endswith(points)
+        ),
+        "y.npy",
+    )
+    other = path.parent / name
+    if name != os.path.basename(name) or not os.path.isfile(other) or other == path:
+        raise BadData(
+            f"{path} holds points, and there is no {shortened(name)} beside it: needed labels, "
+            "name their file by label=FILE.npy"
+        )
+    arrays = []
+    for file in (path, other):
+        with open(file, "rb") as stream:
+            _check_header(file, file.name, stream, file.stat().st_size)
+        arrays.append(_told(np.load, file, allow_pickle=False))
+    return from_arrays(arrays[0], arrays[1], name, options, str(path))
+
+
+def _check_header(path: Path, name: str, stream, size: int) -> None:
+    """Shape and type of an array in .npy form, whose data are not read: plain values, and not too
+    many."""
     readers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
@@ -129,77 +180,59 @@ def _header(path: Path, name: str, stream) -> tuple[tuple[int, ...], np.dtype]:
         raise BadData(
             f"{path}: {name} is no array ({shortened(reason)}): write it again with numpy.savez"
         ) from None
-    return shape, dtype
+    if dtype.hasobject:
+        raise BadData(
+            f"{path} holds Python objects as {name}, which are never unpickled, needed numeric "
+            "arrays: save x.astype(float)"
+        )
+    too_many(max(math.prod(shape), size // max(dtype.itemsize, 1)), f"{path}: {name}")
 
 
-def _read_csv(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.stat().st_size > MOST * CHARACTERS:
-        size = f"{path.stat().st_size / 1e6:.0f} MB"
-        raise BadData(
-            f"{path} has {size}, needed at most {MOST * CHARACTERS / 1e6:.0f} MB: take a part of "
-            "the data"
-        )
-    with open(path, newline="", encoding="utf-8-sig") as stream:
-        lines = csv.reader(stream)
-        rows = [(lines.line_num, row) for row in lines if any(entry.strip() for entry in row)]
-    width = len(rows[0][1]) if rows else 0
-    if width == 1:
-        raise BadData(
-            f"{path} has 1 column, needed at least 2, separated by commas: features, then the label"
-        )
-    if _has_header(rows):
-        if not rows[0][1][0].strip():
+# --- others ---------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path, options: Options) -> Table:
+    import pandas as pd
+    from pyarrow import parquet
+
+    with open(path, "rb") as stream:
+        about = _told(parquet.read_metadata, stream)
+        groups = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
+        too_many(about.num_rows * about.num_columns, str(path))
+        if sum(groups) > MOST * CHARACTERS:
             raise BadData(
-                f"{path}: column 1 has no name, so it seems to number the points: write the file "
-                "without it"
+                f"{path} unpacks to {sum(groups) / 1e6:.0f} MB, needed at most "
+                f"{MOST * CHARACTERS / 1e6:.0f} MB: take a part of the data"
             )
-        rows = rows[1:]
-    if not rows:
+        stream.seek(0)
+        frame = _told(pd.read_parquet, stream, engine="pyarrow")
+    if not len(frame):
+        raise BadData(f"{path} has 0 rows of data, needed at least 2: write it again")
+    return from_frame(frame, options, str(path))
+
+
+def _read_svmlight(path: Path, options: Options) -> Table:
+    from sklearn.datasets import load_svmlight_file
+
+    x, labels = _told(load_svmlight_file, io.BytesIO(content(path)))
+    if not x.shape[0]:
         raise BadData(
-            f"{path} has 0 rows of data, needed at least 2: one point a line, its label last"
+            f"{path} has 0 rows of data, needed at least 2: `label column:value ...` a line"
         )
-    table = np.array([_numbers(path, line, row, width) for line, row in rows])
-    return table[:, :-1], table[:, -1]
+    too_many(x.shape[0] * x.shape[1], f"{path}, written out,")
+    return from_arrays(x.toarray(), labels, "label", options, str(path))
 
 
-def _has_header(rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether the first line names the columns: no entry of it is a number, or its last is none and
-    the next line's is.
-
-    The others may be numbers: pandas names columns 0, 1, 2 unless told otherwise.
-    """
-    if not rows:
-        return False
-    names = rows[0][1]
-    if not any(_is_number(entry) for entry in names):
-        return True
-    return len(rows) > 1 and not _is_number(names[-1]) and _is_number(rows[1][1][-1])
-
-
-def _numbers(path: Path, line: int, row: list[str], width: int) -> list[float]:
-    if len(row) != width:
-        raise BadData(
-            f"{path} line {line} has {len(row)} entries, needed {width} as on the first line: "
-            "mend the line"
-        )
-    for column, entry in enumerate(row, start=1):
-        if not _is_number(entry):
-            shown = entry.strip()[:20]
-            raise BadData(
-                f"{path} line {line}, column {column} is '{shown}', needed a number: mend or drop "
-                "the line"
-            )
-        if not math.isfinite(float(entry)):
-            where = f"{path} line {line}, column {column}"
-            raise NonFinite(
-                f"{where} is {shortened(entry.strip())}, needed a finite number: mend or drop the "
-                "line"
-            )
-    return [float(entry) for entry in row]
-
-
-def _is_number(entry: str) -> bool:
-    return bool(NUMBER.fullmatch(entry.strip()) or NOT_FINITE.fullmatch(entry.strip()))
-
-
-READERS = {".npz": _read_npz, ".csv": _read_csv}
+READERS = {
+    ".csv": read_separated,
+    ".csv.gz": read_separated,
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".parquet": _read_parquet,
+    ".svm": _read_svmlight,
+    ".svm.gz": _read_svmlight,
+    ".libsvm": _read_svmlight,
+    ".libsvm.gz": _read_svmlight,
+    ".svmlight": _read_svmlight,
+    ".svmlight.gz": _read_svmlight,
+}

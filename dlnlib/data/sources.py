@@ -1,8 +1,8 @@
-"""Where data comes from: `load` turns a name ("six-points", "digits:0,1") or a path (.npz, .csv)
-into a `Dataset`.
+"""Where data comes from: `load` turns a name ("six-points", "digits:0,1"), a file or an object into
+a `Dataset`.
 
 The class itself is in `dataset`, the synthetic families in `synthetic`, the file formats in
-`readers`.
+`readers`, what may be asked for beside a name in `options`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,10 @@ import numpy as np
 
 from dlnlib._checks import require
 from dlnlib.data.dataset import Dataset
-from dlnlib.data.readers import read
+from dlnlib.data.labels import classes_of
+from dlnlib.data.objects import from_object
+from dlnlib.data.options import Options, joined, query, split
+from dlnlib.data.readers import READERS, ending, read
 from dlnlib.data.synthetic import (
     not_separable,
     one_support_vector,
@@ -25,9 +29,10 @@ from dlnlib.data.synthetic import (
     six_points,
     spanning,
 )
+from dlnlib.data.table import column_of, finished
 from dlnlib.errors import BadData, BadInput, BadParameter, shortened
 
-__all__ = ["known_names", "load", "bundled", "load_classes"]
+__all__ = ["absolute", "known_names", "load", "bundled", "load_classes"]
 
 
 def _pair(x, target, classes: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,47 +134,113 @@ def bundled(name: str) -> Dataset:
     return data.with_constant() if name.endswith("+1") else data
 
 
-def load_classes(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """All classes of a bundled data set at once: X (d, n) as it comes, and Y (classes, n), one
-    column a sample.
+def load_classes(name: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """All classes of a data set at once: X (d, n) as it comes, and Y (classes, n), one column a
+    sample.
 
-    `name` is "iris", "wine", "breast-cancer" or "digits"; raises BadData for another one.
+    `name` is "iris", "wine", "breast-cancer", "digits", or a file with the options `label` and
+    `drop` (see `load`); raises BadData for another one.
     """
     from sklearn import datasets
 
-    if name not in REAL:
-        raise BadData(_unknown(name, list(REAL)))
-    x, target = getattr(datasets, "load_" + name.replace("-", "_"))(return_X_y=True)
-    return x.T.astype(np.float64), np.eye(target.max() + 1)[:, target]
+    head, options = split(str(name))
+    if head in REAL and not options.text:
+        x, target = getattr(datasets, "load_" + head.replace("-", "_"))(return_X_y=True)
+        return x.T.astype(np.float64), np.eye(target.max() + 1)[:, target]
+    if not _looks_like_a_file(head):
+        raise BadData(_unknown(head, list(REAL)))
+    table = read(head, options)
+    found = classes_of(table.labels, table.label)
+    x = np.asarray(table.x, dtype=np.float64)
+    return x.T, np.eye(len(found.names))[:, found.index]
 
 
-def load(spec: str | Path, seed: int = 0) -> Dataset:
-    """The data set of that name (see `names`) or in that file (.npz with x and y, .csv with the
-    label last).
+def load(
+    source,
+    seed: int = 0,
+    *,
+    label: str | None = None,
+    drop: str | Iterable[str] = (),
+    scale: str | None = None,
+    constant: bool = False,
+    sample: int | str | None = None,
+) -> Dataset:
+    """The data set of that name (see `known_names`), in that file, or in that object.
 
-    `seed` is for the random families, where "seed=3" in the name wins. Raises a BadInput that says
-    what to do.
+    Files: .csv (also .csv.gz) with the label last, .npz with x and y, a pair of .npy, .parquet,
+    .svm or .libsvm. Objects: a pair (x, y), a data frame, what scikit-learn loads, a torch data
+    set.
+
+    `label` "COLUMN", "COLUMN=POSITIVE,NEGATIVE" or "COLUMN=POSITIVE" (against the rest), `drop`
+    columns, `scale` "ball", "standard" or "none", `constant` appends a feature 1, `sample` N or
+    "N,SEED" rows. A name may hold the same:
+    "mine.csv?label=species=setosa&scale=standard&constant". `seed` is for the random families,
+    where "seed=3" in the name wins. Raises a BadInput that says what to do.
     """
-    spec = str(spec)
-    head = spec.removesuffix("+1").partition(":")[0]
-    if head in REAL:
-        return bundled(spec)
-    if head in SYNTHETIC:
-        arguments = _arguments(spec.removesuffix("+1"), head, seed)
-        data = replace(SYNTHETIC[head](**arguments), name=spec.removesuffix("+1"))
-        return data.with_constant() if spec.endswith("+1") else data
-    path = Path(spec)
-    if path.suffix or len(path.parts) > 1 or os.path.exists(spec):
-        return _from_file(path)
-    raise BadData(_unknown(spec, [*SYNTHETIC, *REAL]))
+    more = query(label, drop, scale, constant, sample)
+    if isinstance(source, str | Path):
+        spec = joined(str(source), more)
+        head, options = split(spec)
+        return _named(head, spec, options, seed)
+    name = joined(type(source).__name__, more)
+    options = split(name)[1]
+    if isinstance(source, Dataset):
+        return _with_options(source, joined(source.name, more), options)
+    return from_object(source, options).dataset(name, options)
 
 
-def _from_file(path: Path) -> Dataset:
-    x, y = read(path)
-    try:
-        return Dataset(x, y, path.name)
-    except BadInput as err:
-        raise type(err)(f"{path.name}: {err}") from err
+def absolute(spec: str) -> str:
+    """The name with a file's path made whole, its options as they are: for use in another folder.
+
+    Raises OSError where there is no working folder.
+    """
+    head, options = split(spec)
+    path = Path(os.path.expanduser(head))
+    if ending(path) in READERS or len(path.parts) > 1:
+        # links are not followed: the name that was given says what it is
+        head = os.path.abspath(path)
+    return joined(head, options.text)
+
+
+def _named(head: str, spec: str, options: Options, seed: int) -> Dataset:
+    family = head.removesuffix("+1").partition(":")[0]
+    if family in REAL:
+        return _with_options(bundled(head), spec, options)
+    if family in SYNTHETIC:
+        arguments = _arguments(head.removesuffix("+1"), family, seed)
+        data = replace(SYNTHETIC[family](**arguments), name=head.removesuffix("+1"))
+        data = data.with_constant() if head.endswith("+1") else data
+        return _with_options(data, spec, options)
+    if _looks_like_a_file(head):
+        name = joined(Path(head).name, options.text)
+        try:
+            return read(os.path.expanduser(head), options).dataset(name, options)
+        except BadInput as err:
+            file = shortened(Path(head).name, 200)
+            raise err if file in str(err) else type(err)(f"{file}: {err}") from err
+    raise BadData(_unknown(head, [*SYNTHETIC, *REAL]))
+
+
+def _looks_like_a_file(name: str) -> bool:
+    path = Path(name)
+    return bool(path.suffix) or len(path.parts) > 1 or os.path.exists(name)
+
+
+def _with_options(data: Dataset, name: str, options: Options) -> Dataset:
+    """Options on data that have their classes already."""
+    if options.label is not None:
+        raise BadParameter(
+            f"label={shortened(options.label)} for {shortened(name)}: its two classes are chosen; "
+            "label is for files and tables, and digits:3,8 chooses classes by itself"
+        )
+    if options.drop:
+        columns = data.columns or tuple(str(j + 1) for j in range(data.d))
+        gone = {column_of(column, columns, data.name) for column in options.drop}
+        left = [j for j in range(data.d) if j not in gone]
+        told = "; ".join(filter(None, (data.told, f"dropped {', '.join(options.drop)}")))
+        kept = tuple(columns[j] for j in left)
+        data = replace(data, x=data.x[:, left], image_shape=None, columns=kept, told=told)
+    return finished(replace(data, name=name), options)
 
 
 def _arguments(spec: str, head: str, seed: int) -> dict[str, int | float]:
@@ -204,9 +275,5 @@ def _example(head: str) -> str:
 
 def _unknown(spec: str, known: list[str]) -> str:
     near = difflib.get_close_matches(spec.partition(":")[0][:60].lower(), known, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean '{near[0]}'?"
-        if near
-        else "one of " + ", ".join(known) + ", or a .npz or .csv file"
-    )
+    hint = f"did you mean '{near[0]}'?" if near else "one of " + ", ".join(known) + ", or a file"
     return f"data set '{shortened(spec)}' is not known: {hint}"

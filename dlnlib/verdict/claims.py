@@ -18,7 +18,11 @@ PROVENANCES = ("read", "code", "abstract", "derived")
 @dataclass(frozen=True)
 class Claim:
     """One statement of a paper; `provenance` says whether it was read there, in the code, or
-    re-derived here."""
+    re-derived here.
+
+    `needs`: the hypotheses on data that the verdict depends on, None where nobody has said;
+    `takes`: the parameter of the chapter that takes data, None where there is none.
+    """
 
     id: str
     title: str
@@ -26,6 +30,8 @@ class Claim:
     provenance: str
     chapter: str | None = None
     needs_control: bool = False
+    needs: tuple[str, ...] | None = None
+    takes: str | None = None
 
     def __post_init__(self):
         if self.provenance not in PROVENANCES:
