@@ -52,9 +52,6 @@ from .dynamics import (
     descend as descend,
 )
 from .dynamics import (
-    descend_outputs as descend_outputs,
-)
-from .dynamics import (
     descend_stochastic as descend_stochastic,
 )
 from .dynamics import (
@@ -62,6 +59,24 @@ from .dynamics import (
 )
 from .dynamics import (
     flow_in_time as flow_in_time,
+)
+from .losses import (
+    CovarianceRisk as CovarianceRisk,
+)
+from .losses import (
+    Factorisation as Factorisation,
+)
+from .losses import (
+    MarginRisk as MarginRisk,
+)
+from .losses import (
+    ModelRisk as ModelRisk,
+)
+from .losses import (
+    Objective as Objective,
+)
+from .losses import (
+    ScoreRisk as ScoreRisk,
 )
 from .losses import (
     cross_entropy as cross_entropy,

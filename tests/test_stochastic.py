@@ -46,7 +46,7 @@ def test_whole_batch_is_loss_scaled_descent():
     theirs = dl.descend(model.start(0), model, EXP, dl.LossScaled(1.0), 300)
     for W, V in zip(ours.final, theirs.final, strict=True):
         assert_allclose(W, V, rtol=1e-9, atol=1e-11)
-    assert ours.falls[-1] == theirs.ledger["decreases_l2"]
+    assert ours.falls[-1] == theirs.totals["decreases_l2"]
 
 
 def test_least_margin_is_of_every_step():

@@ -1,23 +1,26 @@
 r"""Steps of descent on any model, all on log(1/risk) and so without underflow: each rule has its
 own norm or noise.
 
-A rule's `mover(model, loss)` is a function of what is known at a point (`Seen`) to the step, (P,),
-and the logarithm of the time that it stands for. `dynamics.descend(params, model, loss, rule,
-steps)` makes the steps and counts. To add a rule, write one more such class.
+`dynamics.descend(params, model, loss, rule, steps)` makes the steps and counts. To add a rule,
+write one more `ModelRule`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlnlib._checks import need_positive
 from dlnlib.errors import BadParameter
+from dlnlib.losses.margin import Loss
 from dlnlib.networks.model import Model, Pass
 
 __all__ = [
+    "ModelRule",
     "Seen",
     "LogLoss",
     "Steepest",
@@ -40,6 +43,18 @@ class Seen:
     log_mean: float
     psi: float
     ascent: np.ndarray
+
+
+Move = Callable[[Seen], tuple[np.ndarray, float]]
+
+
+class ModelRule(ABC):
+    """A rule that makes whole steps of what is known at a point, not only their length."""
+
+    @abstractmethod
+    def mover(self, model: Model, loss: Loss) -> Move:
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
 
 
 def _largest_singular(v, model):
@@ -86,7 +101,7 @@ def steepest_direction(name: str, ascent: np.ndarray, model: Model) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class LogLoss:
+class LogLoss(ModelRule):
     """eta_t = alpha / R(theta_t): Euler with step alpha on the flow of log(1/R) (LL20's loss-based
     rate)."""
 
@@ -95,9 +110,7 @@ class LogLoss:
     def __post_init__(self):
         need_positive(alpha=self.alpha)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         return lambda seen: (
             self.alpha * math.exp(seen.log_mean + seen.psi) * seen.ascent,
             math.log(self.alpha) + seen.psi,
@@ -105,7 +118,7 @@ class LogLoss:
 
 
 @dataclass(frozen=True)
-class Steepest:
+class Steepest(ModelRule):
     """theta += h u, u of norm 1 and steepest for -grad log R: normalised steepest descent (T24);
     time is sum of h."""
 
@@ -117,15 +130,13 @@ class Steepest:
         if self.norm not in NORMS:
             raise BadParameter(f"norm is {self.norm!r}, needed one of {', '.join(NORMS)}")
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         unit = NORMS[self.norm][1]
         return lambda seen: (self.h * unit(seen.ascent, model), math.log(self.h))
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(ModelRule):
     """Adam with bias correction on the risk itself; its moments are kept relative to the risk, so
     that none underflow.
 
@@ -140,9 +151,7 @@ class Adam:
     def __post_init__(self):
         need_positive(h=self.h)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         m, v, last, t = np.zeros(model.size), np.zeros(model.size), None, 0
         log_epsilon = math.log(self.epsilon) if self.epsilon > 0 else -math.inf
 
@@ -164,7 +173,7 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(ModelRule):
     """Stochastic descent on l(q_i), i uniform: constant step eta, or eta / R where `scaled` (beyond
     any horizon)."""
 
@@ -175,9 +184,7 @@ class Sample:
     def __post_init__(self):
         need_positive(eta=self.eta)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         draws = np.random.default_rng(self.seed)
 
         def move(seen):

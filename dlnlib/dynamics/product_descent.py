@@ -1,0 +1,186 @@
+"""Descent on any objective of the product W = W_L ... W_1, in torch, many runs at once, with an
+audit of every step.
+
+dF/dW_k = (W_L ... W_{k+1})^T G (W_{k-1} ... W_1)^T with G = dF/dW (d_L, d_0): the chain is the same
+for every objective, which gives G alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dlnlib.dynamics.recording import flat, record
+from dlnlib.dynamics.rules import SmoothnessStep, StepRule
+from dlnlib.dynamics.task import Task, never
+from dlnlib.dynamics.trajectory import Trajectory
+from dlnlib.errors import BadParameter, NonFinite
+from dlnlib.losses.objective import Look
+from dlnlib.losses.scores import EPS
+from dlnlib.networks.structured import Structure
+
+__all__ = ["takes", "run", "started", "chain"]
+
+TOTALS = ("steps", "time", "eta", "radius", "refreshes", "violations", "error_sum", "drift_sum")
+
+
+def takes(task: Task) -> bool:
+    """Any objective of the product."""
+    return True
+
+
+def run(task: Task) -> Trajectory:
+    """Make the steps of the task."""
+    if not isinstance(task.rule, StepRule):
+        raise BadParameter(
+            f"{task.rule!r} is a rule for models: pass networks.deep_linear(z, widths) in place of "
+            "z"
+        )
+    task = started(task)
+    task.rule.check(len(task.weights), task.steps)
+    descent = _Descent(task)
+    runs = descent.runs
+    settings = task.settings("gradient descent")
+    path = record(
+        descent.state, descent.advance, descent.observe, task.goals, runs, settings, descent.done
+    )
+    names = [
+        name for name in descent.totals if name != "radius" or isinstance(task.rule, SmoothnessStep)
+    ]
+    path.totals.update({name: descent.totals[name].reshape(runs) for name in names})
+    return path
+
+
+def started(task: Task) -> Task:
+    """The task with the runs of its data given to its weights, where these have none; all of it
+    fits."""
+    structure, runs = task.structure or Structure(), task.objective.runs
+    weights = list(task.weights)
+    if runs and weights[0].ndim == structure.entry:
+        weights = [A.expand(*runs, *A.shape) for A in weights]
+    layers = structure.layers(weights)
+    task.objective.check(layers)
+    risk = task.objective.risk(layers)
+    if not bool(risk.isfinite().all()):
+        raise NonFinite(
+            f"risk at the start is {risk[~risk.isfinite()][0].item()}, needed a number: lower the "
+            "scale"
+        )
+    return replace(task, weights=weights, structure=structure)
+
+
+def chain(layers: list[Tensor]) -> list[Tensor]:
+    """Products W_L ... W_{k+1} for k = 0, ..., L - 1, of layers (R, ., .)."""
+    rows = [layers[-1]]
+    for W in reversed(layers[:-1]):
+        rows.append(torch.bmm(rows[-1], W))
+    return rows[::-1]
+
+
+class _Here(NamedTuple):
+    """Layers, the products above each, and the objective there."""
+
+    layers: list[Tensor]
+    rows: list[Tensor]
+    seen: Look
+
+    def gradients(self) -> list[Tensor]:
+        """dF/dW_k, (R, d_{k+1}, d_k)."""
+        a, found = self.seen.slope, []
+        for W, above in zip(self.layers[:-1], self.rows[1:], strict=True):
+            found.append(torch.bmm(above.mT, a))
+            a = torch.bmm(a, W.mT)
+        return [*found, a]
+
+    def sizes(self) -> Tensor:
+        """||W_k||_F^2, (L, R)."""
+        return torch.stack([_square(W) for W in self.layers])
+
+
+class _Descent:
+    """R runs under way: the numbers that move, their velocities, totals."""
+
+    def __init__(self, task: Task):
+        structure = task.structure
+        first = task.weights[0]
+        self.task, self.runs = task, first.shape[: first.ndim - structure.entry]
+        self.objective = task.objective.in_rows()
+        self.numbers = [flat(A, structure.entry) for A in task.weights]
+        self.velocity = [torch.zeros_like(A) for A in self.numbers] if task.momentum else []
+        none = self.numbers[0].new_zeros(len(self.numbers[0]))
+        self.totals = {name: none.clone() for name in TOTALS}
+        self.totals["largest_increase"] = torch.full_like(none, -math.inf)
+        self.level = task.level(none.reshape(self.runs))
+        if self.level is not None:
+            self.level, self.totals["reached"] = self.level.reshape(-1), never(none)
+        self.state = [*self.numbers, *self.velocity, *self.totals.values()]
+        layers = structure.layers(self.numbers)
+        # of an entry of W: d_k terms in each layer, and d_0 with the data
+        terms = sum(W.shape[-2] for W in layers) + 2 * layers[0].shape[-1]
+        self.rounding = EPS * terms
+
+    def observe(self) -> tuple[list[Tensor], dict[str, Tensor]]:
+        layers = self.task.structure.layers(self.numbers)
+        risk = self.objective.value(chain(layers)[0])
+        return layers, {"risk": risk, "time": self.totals["time"].clone()}
+
+    def done(self) -> bool:
+        """Whether all runs have come to the level asked for."""
+        return self.level is not None and bool(self.totals["reached"].isfinite().all())
+
+    def advance(self, first: int, last: int) -> None:
+        here = self._here(first)
+        for t in range(first, last):
+            sizes, before = here.sizes(), here.seen
+            eta = self.task.rule.lengths(t, before.value, sizes, self.totals)  # (L, R)
+            squares = self._step(here.gradients(), eta)
+            here = self._here(t + 1)
+            product = sizes.prod(0).sqrt()
+            allowed = 8 * EPS * before.value + self.rounding * before.stiffness * product
+            self._enter(eta, squares, before.value, here.seen.value - before.value, allowed)
+
+    def _here(self, step: int) -> _Here:
+        layers = self.task.structure.layers(self.numbers)
+        rows = chain(layers)
+        seen = self.objective.look(rows[0])
+        if self.level is not None:
+            reached = self.totals["reached"]
+            reached[(seen.value <= self.level) & reached.isinf()] = step
+        return _Here(layers, rows, seen)
+
+    def _step(self, gradients: list[Tensor], eta: Tensor) -> Tensor:
+        """Move all numbers; returns the squared norms of the moves before their lengths, (L, R)."""
+        momentum, decay = self.task.momentum, self.task.weight_decay
+        moves = self.task.structure.moves(gradients)
+        for k, (A, move) in enumerate(zip(self.numbers, moves, strict=True)):
+            descent = torch.add(move, A, alpha=decay) if decay else move
+            length = eta[k].reshape(-1, *[1] * (A.ndim - 1))
+            if not momentum:
+                A.addcmul_(descent, length, value=-1)
+                continue
+            self.velocity[k].mul_(momentum).addcmul_(descent, length, value=-1)
+            A.add_(self.velocity[k])
+        return torch.stack([_square(move) for move in moves])
+
+    def _enter(self, eta, squares, before, change, allowed) -> None:
+        """Audit a step; the totals of a run that is no longer finite do not change."""
+        live, moved = before.isfinite(), (eta * squares).sum(0)
+        totals, mean = self.totals, eta.mean(0)
+        totals["steps"] += live
+        totals["time"] += live * mean
+        totals["eta"].copy_(torch.where(live, mean, totals["eta"]))
+        # an undefined risk is a violation as well
+        totals["violations"] += live & ~(change + moved / 2 <= allowed)
+        totals["error_sum"] += torch.where(live, moved, 0.0)
+        totals["drift_sum"] += torch.where(live, (eta.square() * squares).sum(0), 0.0)
+        largest = torch.fmax(totals["largest_increase"], change)
+        totals["largest_increase"].copy_(torch.where(live, largest, totals["largest_increase"]))
+
+
+def _square(A: Tensor) -> Tensor:
+    """||A||^2 of each run, (R,)."""
+    return torch.linalg.vector_norm(A, dim=tuple(range(1, A.ndim))).square()
