@@ -37,6 +37,9 @@ from .dynamics import (
     LossScaled as LossScaled,
 )
 from .dynamics import (
+    Sample as Sample,
+)
+from .dynamics import (
     Schedule as Schedule,
 )
 from .dynamics import (
@@ -50,9 +53,6 @@ from .dynamics import (
 )
 from .dynamics import (
     descend as descend,
-)
-from .dynamics import (
-    descend_stochastic as descend_stochastic,
 )
 from .dynamics import (
     flow as flow,

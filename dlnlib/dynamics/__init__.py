@@ -16,7 +16,6 @@ from dlnlib.dynamics.steepest import (
     parameter_norm,
     steepest_direction,
 )
-from dlnlib.dynamics.stochastic import Samples, descend_stochastic
 from dlnlib.dynamics.trajectory import Trajectory
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "LossScaled",
     "ModelRule",
     "Sample",
-    "Samples",
     "Schedule",
     "Seen",
     "SmoothnessStep",
@@ -36,7 +34,6 @@ __all__ = [
     "Trajectory",
     "descend",
     "descend_modes",
-    "descend_stochastic",
     "drift_allowed",
     "first_order",
     "flow",

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from dlnlib._checks import need_momentum_and_decay, need_positive
-from dlnlib.dynamics import fused_descent, margin_descent, model_descent, product_descent
+from dlnlib.dynamics import (
+    fused_descent,
+    margin_descent,
+    model_descent,
+    product_descent,
+    sample_descent,
+)
 from dlnlib.dynamics.arguments import objective_or_pair
 from dlnlib.dynamics.rules import StepRule
 from dlnlib.dynamics.steepest import ModelRule
@@ -26,7 +32,13 @@ from dlnlib.networks.structured import Structure
 __all__ = ["ENGINES", "descend"]
 
 # Fast ones first; the last takes any objective that is a function of the product.
-ENGINES: tuple[Engine, ...] = (margin_descent, model_descent, fused_descent, product_descent)
+ENGINES: tuple[Engine, ...] = (
+    margin_descent,
+    sample_descent,
+    model_descent,
+    fused_descent,
+    product_descent,
+)
 
 
 @objective_or_pair
@@ -65,7 +77,8 @@ def descend(
     -(1/2) sum_k eta_k ||g_k||^2 beyond rounding; `largest_increase` of F in a step; `error_sum` =
     sum eta ||g||^2; `drift_sum` = sum eta^2 ||g||^2; `steps`, `time`, `eta` (the last one),
     `refreshes` of the radius, and `radius` (with `SmoothnessStep`). Constant steps on a
-    `Factorisation` are fused into products, and not audited. Totals of models: `model_descent`.
+    `Factorisation` are fused into products, and not audited. Totals of models:
+    `model_descent`, and `sample_descent` with the rule `Sample`.
 
     Raises ShapeMismatch, BadParameter, NonFinite (data, weights, risk at the start). Cost a step
     and run: margins 6 P + 4 n d operations, else 3 L - 3 products and those of the slope.

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlnlib._checks import need_positive
+from dlnlib.dynamics.rules import LossScaled
 from dlnlib.errors import BadParameter
 from dlnlib.losses.margin import Loss
 from dlnlib.networks.model import Model, Pass
@@ -174,25 +175,44 @@ class Adam(ModelRule):
 
 @dataclass(frozen=True)
 class Sample(ModelRule):
-    """Stochastic descent on l(q_i), i uniform: constant step eta, or eta / R where `scaled` (beyond
-    any horizon)."""
+    """theta -= eta grad l(q_i), i uniform and independent at each step.
+
+    scaled: the step is divided by R max{1, L^2 ||theta||^(2L-2)}, R the full risk; log(1/R) then
+    grows in proportion to steps. batch: the mean over all i instead of one (scaled, this is
+    `LossScaled`). noise: standard deviation of Gaussian noise added to each parameter at each step.
+    """
 
     eta: float
     seed: int = 0
     scaled: bool = False
+    batch: bool = False
+    noise: float = 0.0
 
     def __post_init__(self):
         need_positive(eta=self.eta)
 
+    def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Of the samples, and of the noise."""
+        return np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+
     def mover(self, model: Model, loss: Loss) -> Move:
-        draws = np.random.default_rng(self.seed)
+        if self.scaled and model.degree is None:
+            raise BadParameter(f"{model.name} has no degree, scaled samples need one: leave it out")
+        draws, shocks = self.generators()
 
         def move(seen):
-            i = int(draws.integers(len(seen.log_p)))
-            log_eta = math.log(self.eta) + (seen.psi if self.scaled else 0.0)
-            log_slope = seen.log_p[i] + seen.log_mean + math.log(len(seen.log_p))
-            return math.exp(log_eta + log_slope) * model.jacobian(seen.at, np.array([i]))[
-                0
-            ], log_eta
+            n, log_eta = len(seen.log_p), math.log(self.eta)
+            if self.scaled:
+                size = float(seen.theta @ seen.theta)
+                log_eta += seen.psi - math.log(max(1.0, LossScaled.curvature(model.degree, size)))
+            i = int(draws.integers(n))
+            if self.batch:
+                step = math.exp(log_eta + seen.log_mean) * seen.ascent
+            else:
+                slope = math.exp(log_eta + seen.log_p[i] + seen.log_mean + math.log(n))
+                step = slope * model.jacobian(seen.at, np.array([i]))[0]
+            if self.noise:
+                step = step + self.noise * shocks.standard_normal(model.size)
+            return step, log_eta
 
         return move
