@@ -34,8 +34,15 @@ def run(task: Task) -> Trajectory:
     task.rule.check(len(task.weights), task.steps)
     runs = task.weights[0].shape[:-2]
     steps = _Fused(task, runs)
-    settings = task.settings("gradient descent")
-    path = record(steps.state, steps.advance, steps.observe, task.goals, runs, settings, steps.done)
+    path = record(
+        state=steps.state,
+        advance=steps.advance,
+        observe=steps.observe,
+        goals=task.goals,
+        runs=runs,
+        settings=task.settings("gradient descent"),
+        done=steps.done,
+    )
     if steps.level is not None:
         path.totals["reached"] = steps.reached.reshape(runs)
     return path

@@ -17,20 +17,25 @@ from dlnlib.dynamics.rules import Constant, LossScaled, SmoothnessStep
 from dlnlib.dynamics.task import Task
 from dlnlib.dynamics.trajectory import Trajectory
 from dlnlib.errors import NonFinite
+from dlnlib.losses.margin import exponential, logistic, polynomial, squared
 from dlnlib.losses.risks import MarginRisk
 from dlnlib.networks.product import check_shapes, flatten, margins, unflatten
 
 __all__ = ["takes", "run", "stepper"]
 
+_LOSSES = (exponential, logistic, polynomial, squared)
 _CALL = 1_000_000_000  # operations of a call of a kernel: some tenths of a second
 
 
 def takes(task: Task) -> bool:
-    """Margins, one step size for all layers, matrices that move freely, to the last step."""
-    one_size = not isinstance(getattr(task.rule, "eta", None), Sequence)
-    known = type(task.rule) in _NUMBERS and one_size
+    """Margins and a loss that is compiled, one step size for all layers, matrices that move freely,
+    to the last step."""
+    objective, rule = task.objective, task.rule
+    if not isinstance(objective, MarginRisk) or objective.loss not in _LOSSES:
+        return False
+    one_size = not isinstance(getattr(rule, "eta", None), Sequence)
     free = task.structure is None and task.until is None
-    return isinstance(task.objective, MarginRisk) and known and free
+    return type(rule) in _NUMBERS and one_size and free
 
 
 def run(task: Task) -> Trajectory:

@@ -7,7 +7,6 @@ for every objective, which gives G alone.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from dlnlib.dynamics.recording import flat, record
 from dlnlib.dynamics.rules import SmoothnessStep, StepRule
 from dlnlib.dynamics.task import Task, never
+from dlnlib.dynamics.totals import Step, Totals
 from dlnlib.dynamics.trajectory import Trajectory
 from dlnlib.errors import BadParameter, NonFinite
 from dlnlib.losses.objective import Look
@@ -24,8 +24,6 @@ from dlnlib.losses.scores import EPS
 from dlnlib.networks.structured import Structure
 
 __all__ = ["takes", "run", "started", "chain"]
-
-TOTALS = ("steps", "time", "eta", "radius", "refreshes", "violations", "error_sum", "drift_sum")
 
 
 def takes(task: Task) -> bool:
@@ -43,15 +41,18 @@ def run(task: Task) -> Trajectory:
     task = started(task)
     task.rule.check(len(task.weights), task.steps)
     descent = _Descent(task)
-    runs = descent.runs
-    settings = task.settings("gradient descent")
     path = record(
-        descent.state, descent.advance, descent.observe, task.goals, runs, settings, descent.done
+        state=descent.state,
+        advance=descent.advance,
+        observe=descent.observe,
+        goals=task.goals,
+        runs=descent.runs,
+        settings=task.settings("gradient descent"),
+        done=descent.done,
     )
-    names = [
-        name for name in descent.totals if name != "radius" or isinstance(task.rule, SmoothnessStep)
-    ]
-    path.totals.update({name: descent.totals[name].reshape(runs) for name in names})
+    if not isinstance(task.rule, SmoothnessStep):
+        del descent.totals["radius"]
+    path.totals.update({name: a.reshape(descent.runs) for name, a in descent.totals.items()})
     return path
 
 
@@ -105,26 +106,23 @@ class _Descent:
     """R runs under way: the numbers that move, their velocities, totals."""
 
     def __init__(self, task: Task):
-        structure = task.structure
-        first = task.weights[0]
-        self.task, self.runs = task, first.shape[: first.ndim - structure.entry]
+        entry, first = task.structure.entry, task.weights[0]
+        self.task = task
+        self.runs = first.shape[: first.ndim - entry]
         self.objective = task.objective.in_rows()
-        self.numbers = [flat(A, structure.entry) for A in task.weights]
+        self.numbers = [flat(A, entry) for A in task.weights]
         self.velocity = [torch.zeros_like(A) for A in self.numbers] if task.momentum else []
-        none = self.numbers[0].new_zeros(len(self.numbers[0]))
-        self.totals = {name: none.clone() for name in TOTALS}
-        self.totals["largest_increase"] = torch.full_like(none, -math.inf)
-        self.level = task.level(none.reshape(self.runs))
+        each = self.numbers[0].new_zeros(len(self.numbers[0]))
+        self.totals = Totals(each)
+        self.level = task.level(each.reshape(self.runs))
         if self.level is not None:
-            self.level, self.totals["reached"] = self.level.reshape(-1), never(none)
+            self.level = self.level.reshape(-1)
+            self.totals["reached"] = never(each)
         self.state = [*self.numbers, *self.velocity, *self.totals.values()]
-        layers = structure.layers(self.numbers)
-        # of an entry of W: d_k terms in each layer, and d_0 with the data
-        terms = sum(W.shape[-2] for W in layers) + 2 * layers[0].shape[-1]
-        self.rounding = EPS * terms
+        self.unit = EPS * _terms(self._layers())
 
     def observe(self) -> tuple[list[Tensor], dict[str, Tensor]]:
-        layers = self.task.structure.layers(self.numbers)
+        layers = self._layers()
         risk = self.objective.value(chain(layers)[0])
         return layers, {"risk": risk, "time": self.totals["time"].clone()}
 
@@ -135,16 +133,19 @@ class _Descent:
     def advance(self, first: int, last: int) -> None:
         here = self._here(first)
         for t in range(first, last):
-            sizes, before = here.sizes(), here.seen
+            before, sizes = here.seen, here.sizes()
             eta = self.task.rule.lengths(t, before.value, sizes, self.totals)  # (L, R)
             squares = self._step(here.gradients(), eta)
             here = self._here(t + 1)
-            product = sizes.prod(0).sqrt()
-            allowed = 8 * EPS * before.value + self.rounding * before.stiffness * product
-            self._enter(eta, squares, before.value, here.seen.value - before.value, allowed)
+            reach = before.stiffness * sizes.prod(0).sqrt()
+            rounding = 8 * EPS * before.value + self.unit * reach
+            self.totals.enter(Step(eta, squares, before.value, here.seen.value, rounding))
+
+    def _layers(self) -> list[Tensor]:
+        return self.task.structure.layers(self.numbers)
 
     def _here(self, step: int) -> _Here:
-        layers = self.task.structure.layers(self.numbers)
+        layers = self._layers()
         rows = chain(layers)
         seen = self.objective.look(rows[0])
         if self.level is not None:
@@ -166,19 +167,10 @@ class _Descent:
             A.add_(self.velocity[k])
         return torch.stack([_square(move) for move in moves])
 
-    def _enter(self, eta, squares, before, change, allowed) -> None:
-        """Audit a step; the totals of a run that is no longer finite do not change."""
-        live, moved = before.isfinite(), (eta * squares).sum(0)
-        totals, mean = self.totals, eta.mean(0)
-        totals["steps"] += live
-        totals["time"] += live * mean
-        totals["eta"].copy_(torch.where(live, mean, totals["eta"]))
-        # an undefined risk is a violation as well
-        totals["violations"] += live & ~(change + moved / 2 <= allowed)
-        totals["error_sum"] += torch.where(live, moved, 0.0)
-        totals["drift_sum"] += torch.where(live, (eta.square() * squares).sum(0), 0.0)
-        largest = torch.fmax(totals["largest_increase"], change)
-        totals["largest_increase"].copy_(torch.where(live, largest, totals["largest_increase"]))
+
+def _terms(layers: list[Tensor]) -> int:
+    """Terms that an entry of W and its data add up: d_k in each layer, and d_0 with a sample."""
+    return sum(W.shape[-2] for W in layers) + 2 * layers[0].shape[-1]
 
 
 def _square(A: Tensor) -> Tensor:
