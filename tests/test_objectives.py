@@ -81,6 +81,21 @@ def test_fused_steps_are_the_audited_ones(name):
     assert torch.equal(fused.totals["reached"], audited.totals["reached"])
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("rule", [dl.Constant((0.1, 0.05)), dl.Schedule(lambda t: 0.1 / (1 + t))])
+def test_steps_without_an_audit_are_the_same(rule, momentum):
+    task = start("", (2,)), OBJECTIVES["squared"], rule, 40
+    audited = dl.descend(*task, momentum=momentum, weight_decay=0.01)
+    blind = dl.descend(*task, momentum=momentum, weight_decay=0.01, audit=False)
+    assert blind.totals == {} and audited.totals["steps"].tolist() == [40, 40]
+    for a, b in zip(blind.weights, audited.weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-14)
+    for name, clock in audited.clocks.items():
+        torch.testing.assert_close(blind.clocks[name], clock)
+    scaled = dl.descend(*task[:2], dl.LossScaled(0.1), 5, audit=False)  # must know the risk
+    assert scaled.totals["steps"].tolist() == [5, 5]
+
+
 class Quartic(losses.Objective):
     """Sum of W_ij^4 / 4: nothing but the two methods."""
 

@@ -53,6 +53,7 @@ def descend(
     weight_decay: float = 0.0,
     until: float | Tensor | None = None,
     structure: Structure | None = None,
+    audit: bool = True,
 ) -> Trajectory:
     r"""Gradient descent V <- momentum V - eta_t (grad F + weight_decay W), W <- W + V from V = 0;
     time is sum_t eta_t.
@@ -69,6 +70,8 @@ def descend(
     structure   what moves, where it is not the matrices themselves: `networks.Kernels`,
                 `Projected`, `Preconditioned`; weights are then its numbers, the trajectory holds
                 matrices.
+    audit       False: steps of `Constant` or `Schedule` in torch are made without counting (no
+                totals), small ones some three times as fast.
 
     Clocks: step, log_time (the mean over layers where these have steps of their own), log_norm,
     log_inverse_risk. A run that is no longer finite (with margins: whose risk is no longer a
@@ -95,5 +98,6 @@ def descend(
         weight_decay=weight_decay,
         until=until,
         structure=structure,
+        audit=audit,
     )
     return next(engine for engine in ENGINES if engine.takes(task)).run(task)

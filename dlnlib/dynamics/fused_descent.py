@@ -130,7 +130,9 @@ def advance(
             if etas[k]:
                 moving[k].baddbmm_(row.mT, a, beta=keep[k], alpha=-etas[k])
             a = after
-        moving[-1].mul_(keep[-1]).sub_(a, alpha=etas[-1])
+        if keep[-1] != 1:
+            moving[-1].mul_(keep[-1])
+        moving[-1].sub_(a, alpha=etas[-1])
         for V, W in zip(velocity or (), layers, strict=False):
             W.add_(V)
     return seen

@@ -25,6 +25,10 @@ class StepRule(ABC):
         """What the steps in torch read: eta of all layers, (L, R), from risk (R,) and squared norms
         of the layers (L, R); it may keep totals (R,) of its own."""
 
+    def known(self, t: int, depth: int) -> list[float] | None:
+        """eta of all layers at step t, where it depends on nothing else; None for other rules."""
+        return None
+
     def check(self, depth: int, steps: int) -> None:  # noqa: B027  most rules fit any run
         """Raise `BadParameter` where the rule does not fit a run of this depth and length."""
 
@@ -39,12 +43,12 @@ class Schedule(StepRule):
         given = math.inf if callable(self.etas) else len(self.etas)
         if given < steps:
             raise BadParameter(f"schedule has {given} steps, needed {steps}: give one eta a step")
-        self._eta(0, depth)
+        self.known(0, depth)
 
     def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
-        return sizes.new_tensor(self._eta(t, len(sizes)))[:, None].expand_as(sizes)
+        return sizes.new_tensor(self.known(t, len(sizes)))[:, None].expand_as(sizes)
 
-    def _eta(self, t, depth):
+    def known(self, t: int, depth: int) -> list[float]:
         return one_a_layer(self.etas(t) if callable(self.etas) else self.etas[t], depth)
 
 
@@ -65,7 +69,10 @@ class Constant(StepRule):
         one_a_layer(self.eta, depth)
 
     def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
-        return sizes.new_tensor(one_a_layer(self.eta, len(sizes)))[:, None].expand_as(sizes)
+        return sizes.new_tensor(self.known(t, len(sizes)))[:, None].expand_as(sizes)
+
+    def known(self, t: int, depth: int) -> list[float]:
+        return one_a_layer(self.eta, depth)
 
 
 @dataclass(frozen=True)

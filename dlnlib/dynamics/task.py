@@ -33,6 +33,7 @@ class Task:
     weight_decay: float = 0.0
     until: float | Tensor | None = None
     structure: Structure | None = None
+    audit: bool = True
 
     @property
     def goals(self) -> list[int]:

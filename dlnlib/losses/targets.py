@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from dlnlib.losses.objective import OfTensors, check_finite, check_matrices
+from dlnlib.losses.objective import Look, OfTensors, check_finite, check_matrices
 from dlnlib.networks.product import check_shapes
 
 __all__ = ["CovarianceRisk", "Factorisation"]
@@ -73,11 +73,15 @@ class CovarianceRisk(OfTensors):
         return self.target @ torch.linalg.pinv(self.covariance, hermitian=True)
 
     def value(self, W: Tensor) -> Tensor:
-        away = W - self.least
-        return (away @ self.covariance * away).sum((-2, -1)) / 2
+        return self.look(W).value
 
     def slope(self, W: Tensor) -> Tensor:
         return W @ self.covariance - self.target
+
+    def look(self, W: Tensor) -> Look:
+        slope = self.slope(W)  # (W - least) C
+        value = (slope * (W - self.least)).sum((-2, -1)) / 2
+        return Look(value, slope, slope.abs().sum((-2, -1)))
 
     def check(self, weights: Sequence[Tensor]) -> None:
         check_shapes(weights)
