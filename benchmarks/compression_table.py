@@ -9,7 +9,8 @@ import torch
 
 import dlnlib as dl
 from benchmarks.measure import clock, compare, product_seconds, versus
-from dlnlib import dynamics, theory
+from dlnlib import theory
+from dlnlib.dynamics.fused_descent import advance
 
 __all__ = ["CompressionCase", "CASES", "TINY_CASES", "against_full"]
 
@@ -61,10 +62,8 @@ def against_full(case, repeats):
     small, full = ([W[None].clone() for W in layers] for layers in (net.weights, weights))
 
     def seconds(layers, aim, steps):
-        return (
-            clock(lambda: dynamics.advance_target(layers, aim[None], case.eta, steps, case.decay))
-            / steps
-        )
+        objective, etas = dl.Factorisation(aim[None]), [case.eta] * case.depth
+        return clock(lambda: advance(layers, objective, etas, steps, case.decay)) / steps
 
     def ours():
         return seconds(small, net.target, STEPS)
@@ -84,7 +83,14 @@ def _must_agree(case, net, weights, target, steps=2):
     ones."""
 
     def final(layers, aim):
-        return dynamics.descend_target(layers, aim, case.eta, steps, case.decay, records=1).final
+        return dl.descend(
+            layers,
+            dl.Factorisation(aim),
+            dl.Constant(case.eta),
+            steps,
+            records=1,
+            weight_decay=case.decay,
+        ).final
 
     restored = net.restore(final(net.weights, net.target), final(net.rest, net.rest_target))
     gap = max(

@@ -12,7 +12,7 @@ import dlnlib as dl
 from benchmarks import jax_peers, peers
 from benchmarks.measure import clock, compare, copy_seconds, product_seconds, versus
 from dlnlib import measure
-from dlnlib.dynamics.descent import stepper
+from dlnlib.dynamics.margin_descent import stepper
 from dlnlib.networks.product import flatten, unflatten
 
 __all__ = ["against_peers", "several_outputs", "recording", "theorem_rule"]
@@ -95,11 +95,13 @@ def several_outputs(batch, repeats):
     z, _ = batch.problem()
     weights = dl.gaussian([batch.width] * (batch.depth + 1), 0, runs=(batch.runs,))
     classes = torch.arange(batch.n) % batch.width
-    y = torch.nn.functional.one_hot(classes, batch.width).T.to(z)
+    y = torch.nn.functional.one_hot(classes, batch.width).to(z)
 
     def ours(steps):
         rule = dl.Constant(batch.eta)
-        return dl.descend_outputs(weights, z.mT, y, dl.cross_entropy, rule, steps, records=1).final
+        return dl.descend(
+            weights, dl.ScoreRisk(z, y, dl.cross_entropy), rule, steps, records=1
+        ).final
 
     def peer(steps):
         return peers.vmap_grad_outputs(z.mT, classes, weights, batch.eta, steps)

@@ -39,6 +39,9 @@ from .dynamics import (
     LossScaled as LossScaled,
 )
 from .dynamics import (
+    Sample as Sample,
+)
+from .dynamics import (
     Schedule as Schedule,
 )
 from .dynamics import (
@@ -54,12 +57,6 @@ from .dynamics import (
     descend as descend,
 )
 from .dynamics import (
-    descend_outputs as descend_outputs,
-)
-from .dynamics import (
-    descend_stochastic as descend_stochastic,
-)
-from .dynamics import (
     flow as flow,
 )
 from .dynamics import (
@@ -67,6 +64,24 @@ from .dynamics import (
 )
 from .hypotheses import (
     check as check,
+)
+from .losses import (
+    CovarianceRisk as CovarianceRisk,
+)
+from .losses import (
+    Factorisation as Factorisation,
+)
+from .losses import (
+    MarginRisk as MarginRisk,
+)
+from .losses import (
+    ModelRisk as ModelRisk,
+)
+from .losses import (
+    Objective as Objective,
+)
+from .losses import (
+    ScoreRisk as ScoreRisk,
 )
 from .losses import (
     cross_entropy as cross_entropy,

@@ -19,11 +19,12 @@ def need_positive(**values: float) -> None:
 
 
 def one_a_layer(eta: float | Sequence[float], depth: int | None) -> list[float]:
-    """Positive step sizes of all layers, from one number or one a layer; any number of layers where
-    depth is None."""
+    """Step sizes of all layers, from one positive number or one a layer, 0 for a frozen one; any
+    number of layers where depth is None."""
     etas = list(eta) if isinstance(eta, Sequence) else [eta] * (depth or 1)
     for value in etas:
-        need_positive(eta=value)
+        if value != 0 or not any(etas):
+            need_positive(eta=value)
     if not etas or depth not in (None, len(etas)):
         raise BadParameter(
             f"eta has {len(etas)} entries, needed one number, or {depth or 'one'} a layer: change "

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 import dlnlib as dl
-from dlnlib import dynamics, theory
-from dlnlib.dynamics.target_descent import descend_target
+from dlnlib import theory
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch
 
 D, R = 12, 2
@@ -36,10 +35,10 @@ def test_observe_has_exactly_as_many_ones_and_run_i_has_seed_plus_i():
 def test_gradient_is_that_of_autograd_and_blind_to_hidden_entries():
     mask, target = problem()
     weights = [W.requires_grad_() for W in dl.gaussian([D, 5, 7, D], 0, runs=(3,))]
-    expected = torch.autograd.grad(dynamics.masked_risk(weights, mask, target).sum(), weights)
+    expected = torch.autograd.grad(dl.Factorisation(target, mask).risk(weights).sum(), weights)
     free = [W.detach() for W in weights]
     for shift in (0.0, 100.0):
-        found = dynamics.masked_gradient(free, mask, target + shift * (1 - mask))
+        found = dl.Factorisation(target + shift * (1 - mask), mask).gradient(free)
         for G, wanted in zip(found, expected, strict=True):
             torch.testing.assert_close(G, wanted, rtol=1e-12, atol=1e-12)
 
@@ -47,29 +46,35 @@ def test_gradient_is_that_of_autograd_and_blind_to_hidden_entries():
 def test_descent_makes_the_steps_it_says_with_a_rate_for_each_layer():
     mask, target = problem()
     weights, etas = dl.gaussian([D, 4, 4, D], 1, runs=(3,)), [0.01, 0.2, 0.0]
-    run = dynamics.descend_masked(weights, mask, target, etas, 7)
+    run = dl.descend(weights, dl.Factorisation(target, mask), dl.Constant(etas), 7)
     for _ in range(7):
-        moves = dynamics.masked_gradient(weights, mask, target)
+        moves = dl.Factorisation(target, mask).gradient(weights)
         weights = [W - eta * G for W, eta, G in zip(weights, etas, moves, strict=True)]
     for found, wanted in zip(run.final, weights, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13)
     risk = (-run.clocks["log_inverse_risk"][-1]).exp()
-    torch.testing.assert_close(risk, dynamics.masked_risk(weights, mask, target))
+    torch.testing.assert_close(risk, dl.Factorisation(target, mask).risk(weights))
     assert torch.equal(run.weights[2][0], run.weights[2][-1])
-    assert run.ledger["reached"].isinf().all()
+    assert "reached" not in run.totals
 
 
 def test_reached_is_the_first_step_below_the_tolerance():
     mask, target = problem(runs=1)
     weights = dl.orthogonal([D, D, D], 2, 0.3, runs=(1,))
-    run = dynamics.descend_masked(weights, mask, target, 0.2, 5000, until=1e-3)
-    reached = int(run.ledger["reached"][0])
+    run = dl.descend(
+        weights,
+        dl.Factorisation(target, mask),
+        dl.Constant(0.2),
+        5000,
+        until=dl.Factorisation(target, mask).level(1e-3),
+    )
+    reached = int(run.totals["reached"][0])
     size = (mask * target).square().sum().item()
     left = [
         2
-        * dynamics.masked_risk(
-            dynamics.descend_masked(weights, mask, target, 0.2, t).final, mask, target
-        ).item()
+        * dl.Factorisation(target, mask)
+        .risk(dl.descend(weights, dl.Factorisation(target, mask), dl.Constant(0.2), t).final)
+        .item()
         for t in (reached - 1, reached)
     ]
     assert left[0] > 1e-6 * size >= left[1]
@@ -78,10 +83,14 @@ def test_reached_is_the_first_step_below_the_tolerance():
 def test_all_observed_is_the_exact_reduction():
     mask, target = torch.ones(D, D, dtype=torch.float64), problem(1)[1][0]
     weights = dl.orthogonal([D] * 4, 3, 0.5)
-    whole = dynamics.descend_masked(weights, mask, target, 0.1, 200)
-    torch.testing.assert_close(whole.final, descend_target(weights, target, 0.1, 200).final)
+    whole = dl.descend(weights, dl.Factorisation(target, mask), dl.Constant(0.1), 200)
+    torch.testing.assert_close(
+        whole.final, dl.descend(weights, dl.Factorisation(target), dl.Constant(0.1), 200).final
+    )
     small = theory.compress_observed(weights, mask, target, R)
-    frozen = dynamics.descend_masked(small, mask, target, [0.0, 0.1, 0.1, 0.1, 0.0], 200)
+    frozen = dl.descend(
+        small, dl.Factorisation(target, mask), dl.Constant([0.0, 0.1, 0.1, 0.1, 0.0]), 200
+    )
     gap = torch.linalg.matrix_norm(dl.end_to_end(whole.final) - dl.end_to_end(frozen.final)).item()
     rho = 0.5
     for _ in range(200):
@@ -95,7 +104,9 @@ def test_the_floor_is_a_minimum_and_frozen_runs_stay_above_it():
     floor, S = theory.frozen_floor(small[-1], small[0], mask, target)
     slope = small[-1].T @ (mask * (small[-1] @ S @ small[0] - target)) @ small[0].T
     assert slope.abs().max() < 1e-13 and floor > 0
-    run = dynamics.descend_masked(small, mask, target, [0.0, 0.3, 0.3, 0.3, 0.0], 20000)
+    run = dl.descend(
+        small, dl.Factorisation(target, mask), dl.Constant([0.0, 0.3, 0.3, 0.3, 0.0]), 20000
+    )
     risk = (-run.clocks["log_inverse_risk"]).exp()
     assert (risk >= floor).all() and risk[-1] < 1.01 * floor
 
@@ -104,7 +115,10 @@ def test_single_modes_are_exact_for_a_target_of_rank_one():
     target = 0.7 * normal(D, 1, seed=1) @ normal(1, D, seed=2) / D
     weights = dl.orthogonal([D] * 4, 3, 0.4)
     starts, aims = theory.single_modes(weights, target, 1)
-    whole, small = descend_target(weights, target, 0.2, 60), descend_target(starts, aims, 0.2, 60)
+    whole, small = (
+        dl.descend(weights, dl.Factorisation(target), dl.Constant(0.2), 60),
+        dl.descend(starts, dl.Factorisation(aims), dl.Constant(0.2), 60),
+    )
     U, s, Vh = torch.linalg.svd(target)
     along = U[:, 0] @ dl.end_to_end(whole.final) @ Vh[0]
     aim = aims[0] / s[0]
@@ -156,10 +170,13 @@ def test_recovery_error_reads_hidden_entries_only():
 def test_bad_input_is_named():
     mask, target = problem()
     weights = dl.gaussian([D, 4, D], 1, runs=(3,))
-    with pytest.raises(BadParameter, match="step sizes"):
-        dynamics.descend_masked(weights, mask, target, [0.1], 5)
+    with pytest.raises(BadParameter, match="eta has 1 entries"):
+        dl.descend(weights, dl.Factorisation(target, mask), dl.Constant([0.1]), 5)
     with pytest.raises(ShapeMismatch, match="mask"):
-        dynamics.descend_masked(weights, mask[..., :5], target, 0.1, 5)
+        dl.descend(weights, dl.Factorisation(target, mask[..., :5]), dl.Constant(0.1), 5)
     with pytest.raises(NonFinite, match="NaN"):
-        dynamics.descend_masked(weights, mask, target * math.nan, 0.1, 5)
-    assert "diverged" in dynamics.descend_masked(weights, mask, 50 * target, 1e6, 50).status[0]
+        dl.descend(weights, dl.Factorisation(target * math.nan, mask), dl.Constant(0.1), 5)
+    assert (
+        "diverged"
+        in dl.descend(weights, dl.Factorisation(50 * target, mask), dl.Constant(1e6), 50).status[0]
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dlnlib as dl
-from dlnlib.dynamics.target_descent import advance_target, descend_target
+from dlnlib.dynamics.fused_descent import advance
 from dlnlib.errors import BadParameter, HypothesisNotMet, NonFinite, ShapeMismatch
 from dlnlib.theory.compression import compress, invariant_frame, restrict, whitened_target
 
@@ -43,7 +43,10 @@ def largest(weights, others):
 def three(net, weights, target, decay=0.0, eta=ETA, steps=STEPS):
     """Trajectories of the full network, of the small one, and of the repeated singular values."""
     problems = [(weights, target), (net.weights, net.target), (net.rest, net.rest_target)]
-    return [descend_target(layers, aim, eta, steps, decay) for layers, aim in problems]
+    return [
+        dl.descend(layers, dl.Factorisation(aim), dl.Constant(eta), steps, weight_decay=decay)
+        for layers, aim in problems
+    ]
 
 
 def off_diagonal(net, weights):
@@ -114,7 +117,9 @@ def test_many_runs_at_once_are_the_single_runs():
         assert largest(full.weights, net.restore(small.weights, rest.weights)) < EXACT
         assert small.status == ["finished"] * 4 and net.gap(rest.final).shape == (2, 2)
         alone = compress([W[1, 0] for W in weights], target[1, 0] if target is many else target)
-        single = descend_target(alone.weights, alone.target, ETA, 50, 0.01)
+        single = dl.descend(
+            alone.weights, dl.Factorisation(alone.target), dl.Constant(ETA), 50, weight_decay=0.01
+        )
         assert (alone.expand(single.final) - net.expand(small.final)[1, 0]).abs().max() < EXACT
 
 
@@ -145,7 +150,10 @@ def test_whitened_data_give_the_same_descent_as_their_target():
     after = [
         W - ETA * G for W, G in zip(weights, dl.losses.squared_gradient(weights, x, y), strict=True)
     ]
-    assert largest(descend_target(weights, target, ETA, 1).final, after) < 1e-14
+    assert (
+        largest(dl.descend(weights, dl.Factorisation(target), dl.Constant(ETA), 1).final, after)
+        < 1e-14
+    )
     with pytest.raises(HypothesisNotMet, match="whiten the inputs"):
         whitened_target(1.001 * x, y)
 
@@ -168,12 +176,27 @@ def test_steps_of_their_own_and_momentum_against_autograd(depth, outputs, moment
         G = torch.autograd.grad(risk + decay / 2 * sum(W.square().sum() for W in leaves), leaves)
         V = [momentum * v - eta * g for v, g, eta in zip(V, G, etas, strict=True)]
         leaves = [(W + v).detach().requires_grad_() for W, v in zip(leaves, V, strict=True)]
-    t = descend_target(weights, target, etas, 9, decay, momentum=momentum)
+    t = dl.descend(
+        weights,
+        dl.Factorisation(target),
+        dl.Constant(etas),
+        9,
+        momentum=momentum,
+        weight_decay=decay,
+    )
     assert largest(t.final, leaves) < 1e-13
     if depth > 1:
         assert (
             largest(
-                descend_target(weights, target, etas[0], 9, decay, momentum=momentum).final, leaves
+                dl.descend(
+                    weights,
+                    dl.Factorisation(target),
+                    dl.Constant(etas[0]),
+                    9,
+                    momentum=momentum,
+                    weight_decay=decay,
+                ).final,
+                leaves,
             )
             > 1e-3
         )
@@ -192,14 +215,14 @@ def test_steps_against_autograd(depth, outputs):
         leaves = [
             (W - ETA * G).detach().requires_grad_() for W, G in zip(leaves, gradients, strict=True)
         ]
-    t = descend_target(weights, target, ETA, 5, decay)
+    t = dl.descend(weights, dl.Factorisation(target), dl.Constant(ETA), 5, weight_decay=decay)
     assert largest(t.final, leaves) < 1e-13
     risk = (dl.end_to_end(leaves) - target).square().sum() / 2
     assert t.clocks["step"][-1] == 5 and t.clocks["log_inverse_risk"][-1].item() == pytest.approx(
         -risk.log().item()
     )
     layers = [W[None].clone() for W in weights]
-    advance_target(layers, target[None], ETA, 5, decay)
+    advance(layers, dl.Factorisation(target), [ETA] * depth, 5, decay)
     assert all(torch.equal(W[0], other) for W, other in zip(layers, t.final, strict=True))
 
 
@@ -237,7 +260,12 @@ def test_broken_hypotheses_break_the_blocks(broken):
     else:
         target = target + 0.3 / math.sqrt(D) * normal(D, D)
     net = restrict(weights, target, invariant_frame(weights, target, R), 2 * R)
-    assert off_diagonal(net, descend_target(weights, target, ETA, STEPS).final) > 0.1
+    assert (
+        off_diagonal(
+            net, dl.descend(weights, dl.Factorisation(target), dl.Constant(ETA), STEPS).final
+        )
+        > 0.1
+    )
     with pytest.raises(HypothesisNotMet):
         compress(weights, target)
 
@@ -246,15 +274,15 @@ def test_a_random_narrow_network_goes_another_way():
     weights, target = start(3), low_rank()
     net = compress(weights, target)
     narrow = [eps * W for eps, W in zip(SCALES, dl.orthogonal([2 * R] * 4, 7), strict=False)]
-    small = descend_target(net.weights, net.target, ETA, STEPS)
-    other = descend_target(narrow, net.target, ETA, STEPS)
+    small = dl.descend(net.weights, dl.Factorisation(net.target), dl.Constant(ETA), STEPS)
+    other = dl.descend(narrow, dl.Factorisation(net.target), dl.Constant(ETA), STEPS)
     assert (dl.end_to_end(small.weights) - dl.end_to_end(other.weights)).abs().amax() > 0.1
 
 
 def test_a_diverging_run_says_so_and_the_others_go_on():
     weights, target = start(3, runs=(2,)), low_rank()
     weights = [W * torch.tensor([1.0, 60.0], dtype=W.dtype)[:, None, None] for W in weights]
-    t = descend_target(weights, target, ETA, 100)
+    t = dl.descend(weights, dl.Factorisation(target), dl.Constant(ETA), 100)
     assert t.status[0] == "finished" and t.status[1].startswith("diverged at step ")
     assert all(bool(W.isfinite().all()) for W in t.weights)
     broke = int(t.status[1].split()[-1])
@@ -263,9 +291,14 @@ def test_a_diverging_run_says_so_and_the_others_go_on():
         and t.clocks["step"][-1, 1] < broke
     )
     alone = [W[1] for W in weights]
-    assert descend_target(alone, target, ETA, broke).status == t.status[1]
-    assert descend_target(alone, target, ETA, broke - 1).status == "finished"
-    single = descend_target([W[0] for W in weights], target, ETA, 100)
+    assert (
+        dl.descend(alone, dl.Factorisation(target), dl.Constant(ETA), broke).status == t.status[1]
+    )
+    assert (
+        dl.descend(alone, dl.Factorisation(target), dl.Constant(ETA), broke - 1).status
+        == "finished"
+    )
+    single = dl.descend([W[0] for W in weights], dl.Factorisation(target), dl.Constant(ETA), 100)
     assert largest([W[:, 0] for W in t.weights], single.weights) < EXACT
 
 
@@ -284,7 +317,7 @@ def test_errors():
     with pytest.raises(ShapeMismatch, match="layer 2 has 40 rows"):
         compress(dl.orthogonal([D, D, 40], 0), torch.zeros(40, D, dtype=torch.float64))
     with pytest.raises(ShapeMismatch, match="target has shape"):
-        descend_target(weights, target[:R], ETA, 1)
+        dl.descend(weights, dl.Factorisation(target[:R]), dl.Constant(ETA), 1)
     with pytest.raises(ShapeMismatch, match="frame has shape"):
         restrict(weights, target, target[:, :6], 6)
     with pytest.raises(BadParameter, match="size is 2, needed a number from 3 to 29"):
@@ -292,7 +325,9 @@ def test_errors():
     with pytest.raises(NonFinite, match="mend the input"):
         compress(weights, target * math.nan)
     with pytest.raises(BadParameter, match="eta has 2 entries, needed one number, or 3 a layer"):
-        descend_target(weights, target, [ETA, ETA], 1)
-    for wrong in ({"eta": 0.0}, {"steps": 0}, {"decay": -0.1}, {"records": 0}, {"momentum": 1.0}):
-        with pytest.raises(BadParameter, match=f"{next(iter(wrong))} is"):
-            descend_target(weights, target, **({"eta": ETA, "steps": 1} | wrong))
+        dl.descend(weights, dl.Factorisation(target), dl.Constant([ETA, ETA]), 1)
+    for wrong in ({"steps": 0}, {"weight_decay": -0.1}, {"records": 0}, {"momentum": 1.0}):
+        with pytest.raises(BadParameter, match=f"{next(iter(wrong)).replace('_', ' ')} is"):
+            dl.descend(
+                weights, dl.Factorisation(target), dl.Constant(ETA), **({"steps": 1} | wrong)
+            )

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from dlnlib import dynamics, measure, networks, theory
+import dlnlib as dl
+from dlnlib import measure, networks, theory
 from dlnlib.errors import BadParameter
 from dlnlib.theory.leaving_alignment import SHARE
 
@@ -26,7 +27,13 @@ def test_departure_is_the_speed_of_the_commutators():
     basis, p, X, depth, eta = band(5, 1), normal(3), normal(5, 2, seed=1), 3, 1e-6
     H = theory.aligned_structured_start(p, basis)
     W = [H, H.T, H]
-    run = dynamics.descend_projected(W, [basis] * depth, X, X, eta, 1, mean=True)
+    run = dl.descend(
+        W,
+        dl.ScoreRisk(X.mT, X.mT, dl.mean_squared_error),
+        dl.Constant(eta),
+        1,
+        structure=networks.Projected([basis] * depth),
+    )
     score = measure.commutator_score(run.final)
     change = theory.departure(p, basis, X @ X.T / 2, depth, relative=False).unflatten(-1, (2, -1))
     sizes = [

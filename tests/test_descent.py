@@ -13,8 +13,9 @@ import torch
 
 import dlnlib as dl
 from dlnlib._kernels import slopes
-from dlnlib.dynamics import descent
-from dlnlib.dynamics.descent import _calls, descend
+from dlnlib.dynamics import margin_descent
+from dlnlib.dynamics.descent import descend
+from dlnlib.dynamics.margin_descent import _calls
 from dlnlib.dynamics.recording import record_steps
 from dlnlib.dynamics.rules import Constant, LossScaled, SmoothnessStep
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch, StepRuleViolated
@@ -60,9 +61,9 @@ def test_steps_agree_with_autograd_in_every_run(dims, loss):
         mine = path.run(r)
         close(mine.final, W)
         squares = [sum(float(a.square().sum()) for a in g) for _, g, _ in seen]
-        assert mine.ledger["error_sum"].item() == pytest.approx(0.05 * sum(squares), rel=1e-12)
-        assert mine.ledger["drift_sum"].item() == pytest.approx(0.0025 * sum(squares), rel=1e-12)
-        assert mine.ledger["steps"] == 40
+        assert mine.totals["error_sum"].item() == pytest.approx(0.05 * sum(squares), rel=1e-12)
+        assert mine.totals["drift_sum"].item() == pytest.approx(0.0025 * sum(squares), rel=1e-12)
+        assert mine.totals["steps"] == 40
     assert path.status == ["finished"] * 6 and path.settings["rule_of_theorem"] is False
 
 
@@ -107,14 +108,14 @@ def test_the_rule_of_the_theorem_keeps_its_word(depth):
             min(1.0, 1 / ball_smoothness(depth, radius, 0.25, 1.0)), rel=1e-9
         )
         assert size <= radius - 1
-    assert path.ledger["refreshes"] == refreshes
-    assert path.ledger["radius"].item() == pytest.approx(radius)
-    assert path.ledger["violations"] == 0 and path.ledger["largest_increase"] < 0
+    assert path.totals["refreshes"] == refreshes
+    assert path.totals["radius"].item() == pytest.approx(radius)
+    assert path.totals["violations"] == 0 and path.totals["largest_increase"] < 0
     assert path.settings["rule_of_theorem"]
     at_start = dl.logistic.log_risk(dl.margins(weights, SIX)).exp()
     assert (
-        path.ledger["error_sum"] <= 2 * at_start
-        and path.ledger["drift_sum"] <= path.ledger["error_sum"]
+        path.totals["error_sum"] <= 2 * at_start
+        and path.totals["drift_sum"] <= path.totals["error_sum"]
     )
 
 
@@ -138,8 +139,8 @@ def test_the_audit_counts_what_a_plain_loop_counts():
     bounds = [-20.0 * sum(float(a.square().sum()) for a in g) for _, g, _ in seen]
     violated = sum(b - a > bound for a, b, bound in zip(risks, risks[1:], bounds, strict=False))
     assert violated >= 1
-    assert path.ledger["violations"] == violated
-    assert path.ledger["largest_increase"].item() == pytest.approx(max(np.diff(risks)), rel=1e-9)
+    assert path.totals["violations"] == violated
+    assert path.totals["largest_increase"].item() == pytest.approx(max(np.diff(risks)), rel=1e-9)
 
 
 def test_a_run_that_diverges_is_reported_and_the_others_go_on():
@@ -148,8 +149,8 @@ def test_a_run_that_diverges_is_reported_and_the_others_go_on():
     path = descend(weights, SIX, dl.squared, Constant(0.01), 1000)
     assert path.status[0] == "finished" and path.status[1].startswith("diverged at step ")
     assert all(torch.isfinite(W).all() for W in path.weights)
-    assert path.ledger["steps"][0] == 1000 and path.ledger["steps"][1] < 1000
-    assert path.ledger["violations"][0] == 0 and path.ledger["violations"][1] >= 1
+    assert path.totals["steps"][0] == 1000 and path.totals["steps"][1] < 1000
+    assert path.totals["violations"][0] == 0 and path.totals["violations"][1] >= 1
 
 
 def test_a_risk_that_underflows_is_reported_and_sums_stay_finite():
@@ -157,10 +158,10 @@ def test_a_risk_that_underflows_is_reported_and_sums_stay_finite():
     path = descend(weights, SIX, dl.logistic, LossScaled(1.0), 30_000)
     assert path.status.startswith("risk underflowed at step ")
     assert 600 < path.clocks["log_inverse_risk"][-1] < 709
-    assert torch.isfinite(path.ledger["drift_sum"]) and torch.isfinite(path.ledger["error_sum"])
+    assert torch.isfinite(path.totals["drift_sum"]) and torch.isfinite(path.totals["error_sum"])
     moved = torch.stack([(G - G[0]).abs().max() for G in dl.balance(path.weights)]).max()
     # of which most came after the plain ||g||^2 had underflowed
-    assert 0 < moved <= path.ledger["drift_sum"]
+    assert 0 < moved <= path.totals["drift_sum"]
 
 
 @pytest.mark.parametrize("loss", ALL, ids=lambda loss: loss.name)
@@ -291,28 +292,28 @@ def test_many_small_runs_are_the_single_runs(loss, rule):
             torch.testing.assert_close(both[: len(one), r], one, rtol=1e-11, atol=1e-11)
         # of a change of the risk
         rounding = 1e-15 * alone.clocks["log_inverse_risk"].neg().exp().max().item()
-        for name, column in alone.ledger.items():
+        for name, column in alone.totals.items():
             torch.testing.assert_close(
-                together.ledger[name][r], column, rtol=1e-9, atol=1e-12 + rounding
+                together.totals[name][r], column, rtol=1e-9, atol=1e-12 + rounding
             )
 
 
 @pytest.mark.parametrize("runs", [(), (9,)], ids=["one run", "lanes"])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_short_calls_of_the_kernels_change_nothing(runs, momentum, monkeypatch):
-    """Records, ledger and status are the same where a call makes one step, as for long runs it
+    """Records, totals and status are the same where a call makes one step, as for long runs it
     makes some."""
     weights = dl.gaussian([2, 3, 3, 1], seed=0, runs=runs)
     weights[0] = (
         weights[0] * torch.linspace(1, 300, *runs, dtype=F64)[:, None, None] if runs else weights[0]
     )
     whole = descend(weights, SIX, dl.squared, Constant(0.05), 300, momentum=momentum)
-    monkeypatch.setattr(descent, "_CALL", 0)
+    monkeypatch.setattr(margin_descent, "_CALL", 0)
     parts = descend(weights, SIX, dl.squared, Constant(0.05), 300, momentum=momentum)
     assert whole.status == parts.status and (not runs or whole.status[-1].startswith("diverged"))
-    for name, clock in (whole.clocks | whole.ledger).items():
+    for name, clock in (whole.clocks | whole.totals).items():
         torch.testing.assert_close(
-            (parts.clocks | parts.ledger)[name], clock, rtol=1e-12, atol=1e-12
+            (parts.clocks | parts.totals)[name], clock, rtol=1e-12, atol=1e-12
         )
     close(parts.weights, whole.weights)
 

@@ -11,7 +11,6 @@ import torch
 
 import dlnlib as dl
 from dlnlib import measure, theory
-from dlnlib.dynamics.target_descent import descend_target
 from dlnlib.errors import (
     BadData,
     BadLabel,
@@ -234,7 +233,9 @@ def test_the_moved_mode_is_what_small_steps_make(overlap):
         layers = [eps * torch.eye(2, dtype=torch.float64) for _ in range(depth - 1)]
         layers.append(eps * torch.tensor([[1.0, 0.0]], dtype=torch.float64))
         target = sigma * torch.tensor([[overlap, rest]], dtype=torch.float64)
-        final = descend_target(layers, target, eta, round(40 / eta)).final
+        final = dl.descend(
+            layers, dl.Factorisation(target), dl.Constant(eta), round(40 / eta)
+        ).final
         found.append(torch.linalg.svdvals(final[0])[1].item())
     rho, _ = theory.moved_mode(depth, sigma, eps, overlap)
     assert 2 * found[1] - found[0] == pytest.approx(rho, rel=1e-6)  # Richardson: error O(eta^2)
@@ -244,8 +245,8 @@ def test_the_moved_mode_is_what_small_steps_make(overlap):
 def test_training_moves_as_many_as_there_are_classes():
     x = orthonormal()
     net = compress(dl.orthogonal([N] * L + [K], 1, EPS), dl.one_hot(LABELS) @ x.mT)
-    small = descend_target(net.weights, net.target, 0.02, 3000)
-    rest = descend_target(net.rest, net.rest_target, 0.02, 3000)
+    small = dl.descend(net.weights, dl.Factorisation(net.target), dl.Constant(0.02), 3000)
+    rest = dl.descend(net.rest, dl.Factorisation(net.rest_target), dl.Constant(0.02), 3000)
     layers = measure.layer_features(net.restore(small.final, rest.final), x)
     measured = torch.stack([measure.class_compression(z, LABELS) for z in layers[:L]])
     s = torch.linalg.svdvals(small.final[0])

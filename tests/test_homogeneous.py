@@ -69,13 +69,13 @@ def test_the_largest_step_is_where_margins_start_to_fall():
         runs = [
             dl.descend(end, model, dl.exponential, dl.LossScaled(x * c), 1500) for x in (0.9, 1.1)
         ]
-        assert [bool(r.ledger["decreases_l2"]) for r in runs] == [False, True]
+        assert [bool(r.totals["decreases_l2"]) for r in runs] == [False, True]
 
 
 def test_features_at_kinks_add_up_to_the_ascent_and_the_bound_holds():
     model = dl.two_layer(POINTS.x, POINTS.y, 8)
     run = dl.flow(model.start(0, 0.7), model, dl.exponential, until=200)
-    assert int(run.ledger["sliding"]) > 0
+    assert int(run.totals["sliding"]) > 0
     end = [W[-1] for W in run.weights]
     J, p = measure.subgradients(end, model), measure.log_slopes(model(end)).exp()
     g = torch.cat([part.reshape(-1) for part in measure.ascent_direction(end, model)])

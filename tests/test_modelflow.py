@@ -118,7 +118,7 @@ def test_kink_in_closed_form_and_order_five_across_it(jump):
         errors.append(np.abs(run.final[0].numpy() - kinked(jump, 1.0, 0.3, q)).max())
         steps.append(run.settings["steps"])
         assert errors[-1] < 10 * accuracy
-        assert run.ledger["slides"] == (jump < -2)
+        assert run.totals["slides"] == (jump < -2)
         assert ("sliding" in run.status) == (jump < -2)
     if jump != -5.0:  # there the end is a straight line, met exactly
         order = -np.polyfit(np.log(steps[1:]), np.log(errors[1:]), 1)[0]
@@ -155,7 +155,7 @@ def test_relu_network_reaches_the_end_with_units_sliding():
     x, y = blobs()
     model = dl.two_layer(x, y, 10)
     run = dl.flow(model.start(0, 0.7), model, EXP, until=300)
-    held = int(run.ledger["sliding"])
+    held = int(run.totals["sliding"])
     assert held > 0 and f"{held} units sliding" in run.status
     assert measure.conserved_drift(model, run.weights).max() < dynamics.drift_allowed(run)
     pre = model.forward(model.flat(run.final)).pre
@@ -170,7 +170,7 @@ def test_sliding_is_the_limit_of_small_euler_steps():
     x, y = blobs(12, seed=3)
     model = dl.two_layer(x, y, 5)
     run = dl.flow(model.start(1, 0.7), model, EXP, until=12, accuracy=1e-8)
-    assert run.ledger["slides"] > 0
+    assert run.totals["slides"] > 0
     target, end, errors = run.clocks["log_inverse_risk"][-1].item(), model.flat(run.final), []
     for h in (4e-3, 1e-3):
         theta, psi = model.flat(model.start(1, 0.7)), -math.inf

@@ -35,7 +35,9 @@ def test_modes_are_found_and_are_those_of_matrix_descent():
     for start in (sigma.expand(3, 3), unequal):
         weights, frames = theory.start_in_modes(found.U, found.V, start, dims)
         gamma = theory.safe_step(start.amax(0), s, lam, 3).item()
-        run = dynamics.descend_projected(weights, [None] * 3, x, y, gamma, 300)
+        run = dl.descend(
+            weights, dl.ScoreRisk(x.mT, y.mT, dl.squared_error), dl.Constant(gamma), 300
+        )
         step, path = dynamics.descend_modes(start, s, lam, gamma, 300)
         assert torch.equal(step, run.clocks["step"])
         assert theory.off_diagonal(run.weights, frames).max() < 1e-14

@@ -1,5 +1,4 @@
-"""Descent with several outputs against torch.func, against `descend` for one output, and against
-`descend_target`."""
+"""Descent on scores against torch.func, against that on margins, and against that to a target."""
 
 from __future__ import annotations
 
@@ -10,10 +9,7 @@ import pytest
 import torch
 
 import dlnlib as dl
-from dlnlib.dynamics.descent import descend
-from dlnlib.dynamics.output_descent import descend_outputs
 from dlnlib.dynamics.rules import Constant, LossScaled, Schedule, SmoothnessStep
-from dlnlib.dynamics.target_descent import descend_target
 from dlnlib.errors import BadParameter, NonFinite, ShapeMismatch, StepRuleViolated
 from dlnlib.losses.scores import CrossEntropy, cross_entropy, mean_squared_error, squared_error
 
@@ -30,9 +26,9 @@ def normal(*shape, seed=0):
 def problem(loss, runs=(), own=False, dims=DIMS):
     """Weights, x, y; with `own`, every run has data of its own."""
     lead = runs if own else ()
-    y = normal(*lead, dims[-1], N, seed=2)
-    y = y.softmax(-2) if loss is cross_entropy else y
-    return dl.gaussian(dims, 3, 0.8, runs=runs), 0.5 * normal(*lead, dims[0], N, seed=1), y
+    y = normal(*lead, dims[-1], N, seed=2).mT
+    y = y.softmax(-1) if loss is cross_entropy else y
+    return dl.gaussian(dims, 3, 0.8, runs=runs), 0.5 * normal(*lead, dims[0], N, seed=1).mT, y
 
 
 class Margin:
@@ -43,17 +39,17 @@ class Margin:
         self.loss = loss
 
     def value(self, scores, y):
-        return self.loss.values(scores * y)[..., 0, :].mean(-1)
+        return self.loss.values(scores * y)[..., 0].mean(-1)
 
     def slope(self, scores, y):
-        return y * self.loss.slopes(scores * y) / scores.shape[-1]
+        return y * self.loss.slopes(scores * y) / scores.shape[-2]
 
 
 def plain_loop(weights, x, y, loss, lengths, steps, momentum=0.0, decay=0.0):
     """Weights and, of every step, risk, gradients and eta a layer; by torch.func."""
 
     def risk(layers):
-        return loss.value(dl.end_to_end(layers) @ x, y)
+        return loss.value(x @ dl.end_to_end(layers).mT, y)
 
     W, V, seen = [A.clone() for A in weights], [torch.zeros_like(A) for A in weights], []
     for t in range(steps):
@@ -75,10 +71,18 @@ def close(found, wanted, tolerance=1e-12):
 @every_loss
 @pytest.mark.parametrize("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.0, 0.2), (0.5, 0.1)])
 @pytest.mark.parametrize("own", [False, True], ids=["shared data", "own data"])
-def test_steps_and_ledger_against_torch_func(loss, momentum, decay, own):
+def test_steps_and_totals_against_torch_func(loss, momentum, decay, own):
     weights, x, y = problem(loss, (2, 2), own)
     etas = (0.02, 0.05)
-    path = descend_outputs(weights, x, y, loss, Constant(etas), 40, 100, momentum, decay)
+    path = dl.descend(
+        weights,
+        dl.ScoreRisk(x, y, loss),
+        Constant(etas),
+        40,
+        records=100,
+        momentum=momentum,
+        weight_decay=decay,
+    )
     for r in (0, 3):
         mine = path.run(r)
         data_of_run = (A.reshape(4, *A.shape[2:])[r] if own else A for A in (x, y))
@@ -89,15 +93,15 @@ def test_steps_and_ledger_against_torch_func(loss, momentum, decay, own):
         squares = [[float(a.square().sum()) for a in g] for _, g, _ in seen[:-1]]
         first = [sum(e * s for e, s in zip(etas, row, strict=True)) for row in squares]
         second = [sum(e * e * s for e, s in zip(etas, row, strict=True)) for row in squares]
-        assert mine.ledger["error_sum"].item() == pytest.approx(sum(first), rel=1e-11)
-        assert mine.ledger["drift_sum"].item() == pytest.approx(sum(second), rel=1e-11)
-        assert mine.ledger["largest_increase"].item() == pytest.approx(
+        assert mine.totals["error_sum"].item() == pytest.approx(sum(first), rel=1e-11)
+        assert mine.totals["drift_sum"].item() == pytest.approx(sum(second), rel=1e-11)
+        assert mine.totals["largest_increase"].item() == pytest.approx(
             risks.diff().max().item(), rel=1e-9
         )
         violated = sum(b - a > -s / 2 for a, b, s in zip(risks, risks[1:], first, strict=False))
-        assert mine.ledger["violations"] == violated and (violated == 0 or momentum or decay)
-        assert mine.ledger["steps"] == 40 and mine.ledger["eta"].item() == pytest.approx(0.035)
-        assert "radius" not in mine.ledger
+        assert mine.totals["violations"] == violated and (violated == 0 or momentum or decay)
+        assert mine.totals["steps"] == 40 and mine.totals["eta"].item() == pytest.approx(0.035)
+        assert "radius" not in mine.totals
         torch.testing.assert_close(
             mine.clocks["log_inverse_risk"], -risks[mine.clocks["step"].long()].log()
         )
@@ -118,16 +122,21 @@ def test_steps_and_ledger_against_torch_func(loss, momentum, decay, own):
 def test_one_output_is_descend(rule, loss):
     z = dl.random_separable(n=13, d=5, seed=2).scaled().z
     weights = dl.gaussian([5, 6, 3, 1], seed=4, scale=0.5, runs=(3,))
-    one = descend(weights, z, loss, rule, 60)
-    many = descend_outputs(weights, z.mT, torch.ones(1, len(z), dtype=F64), Margin(loss), rule, 60)
+    one = dl.descend(weights, z, loss, rule, 60)
+    many = dl.descend(
+        weights, dl.ScoreRisk(z, torch.ones(len(z), 1, dtype=F64), Margin(loss)), rule, 60
+    )
     close(many.weights, one.weights)
-    assert set(many.ledger) == set(one.ledger) and set(many.clocks) == set(one.clocks)
-    for name, column in (one.ledger | one.clocks).items():
-        torch.testing.assert_close((many.ledger | many.clocks)[name], column, rtol=1e-9, atol=1e-12)
+    assert set(many.totals) == set(one.totals) and set(many.clocks) == set(one.clocks)
+    for name, column in (one.totals | one.clocks).items():
+        torch.testing.assert_close((many.totals | many.clocks)[name], column, rtol=1e-9, atol=1e-12)
     assert many.settings["rule_of_theorem"] == one.settings["rule_of_theorem"]
     if loss is dl.squared:
-        same = descend_outputs(
-            weights, z.mT, torch.ones(1, len(z), dtype=F64), mean_squared_error, rule, 60
+        same = dl.descend(
+            weights,
+            dl.ScoreRisk(z, torch.ones(len(z), 1, dtype=F64), mean_squared_error),
+            rule,
+            60,
         )
         close(same.final, one.final)
 
@@ -135,12 +144,27 @@ def test_one_output_is_descend(rule, loss):
 @pytest.mark.parametrize("momentum, decay", [(0.0, 0.0), (0.9, 0.0), (0.5, 0.1)])
 def test_whitened_squared_loss_is_descent_to_a_target(momentum, decay):
     weights, _, y = problem(squared_error, (3,))
-    x = dl.orthogonal([N, 4], 5)[0]
+    x = dl.orthogonal([N, 4], 5)[0].mT
     etas = (0.02, 0.05)
-    one = descend_outputs(weights, x, y, squared_error, Constant(etas), 60, 20, momentum, decay)
-    other = descend_target(weights, y @ x.mT, etas, 60, decay, momentum=momentum)
+    one = dl.descend(
+        weights,
+        dl.ScoreRisk(x, y, squared_error),
+        Constant(etas),
+        60,
+        records=20,
+        momentum=momentum,
+        weight_decay=decay,
+    )
+    other = dl.descend(
+        weights,
+        dl.Factorisation(y.mT @ x),
+        dl.Constant(etas),
+        60,
+        momentum=momentum,
+        weight_decay=decay,
+    )
     close(one.weights, other.weights)
-    rest = (y.square().sum() - (y @ x.mT).square().sum()) / 2  # what X cannot explain
+    rest = (y.square().sum() - (y.mT @ x).square().sum()) / 2  # what X cannot explain
     risk, least = ((-path.clocks["log_inverse_risk"]).exp() for path in (one, other))
     torch.testing.assert_close(risk, least + rest)
 
@@ -148,8 +172,10 @@ def test_whitened_squared_loss_is_descent_to_a_target(momentum, decay):
 def test_any_step_sizes():
     weights, x, y = problem(squared_error)
     etas = [(0.01 * (t % 3 + 1), 0.02) if t % 2 else 0.03 for t in range(20)]
-    by_list = descend_outputs(weights, x, y, squared_error, Schedule(etas), 20)
-    by_call = descend_outputs(weights, x, y, squared_error, Schedule(lambda t: etas[t]), 20)
+    by_list = dl.descend(weights, dl.ScoreRisk(x, y, squared_error), Schedule(etas), 20)
+    by_call = dl.descend(
+        weights, dl.ScoreRisk(x, y, squared_error), Schedule(lambda t: etas[t]), 20
+    )
     close(by_list.final, by_call.final, 0)
     W, _ = plain_loop(
         weights, x, y, squared_error, lambda t, *_: etas[t] if t % 2 else (0.03, 0.03), 20
@@ -163,7 +189,7 @@ def test_loss_scaled_steps_reach_risks_that_log_softmax_cannot(scale, steps, lea
     and rests there."""
     x = y = torch.eye(3, dtype=F64)
     weights, rule = [scale * torch.eye(3, dtype=F64)] * 2, LossScaled(1.0)
-    path = descend_outputs(weights, x, y, cross_entropy, rule, steps)
+    path = dl.descend(weights, dl.ScoreRisk(x, y, cross_entropy), rule, steps)
     psi = path.clocks["log_inverse_risk"]
     assert least < psi[-1] < 746 and path.status == "finished"
     assert (psi[psi < 700].diff() > 0).all() and (psi.diff() >= 0).all()
@@ -172,7 +198,7 @@ def test_loss_scaled_steps_reach_risks_that_log_softmax_cannot(scale, steps, lea
         return [1.0 / (risk * max(1.0, 4 * sum(A.square().sum() for A in W)))] * 2
 
     early = dl.gaussian([3, 3, 3], 0)  # a start at which autograd has not lost everything
-    found = descend_outputs(early, x, y, cross_entropy, rule, 5).final
+    found = dl.descend(early, dl.ScoreRisk(x, y, cross_entropy), rule, 5).final
     close(found, plain_loop(early, x, y, cross_entropy, length, 5)[0])
 
 
@@ -180,23 +206,25 @@ def test_the_rule_of_the_theorem_with_cross_entropy():
     """beta(R) bounds the smoothness for several outputs too: no violation, and eta is what the rule
     says."""
     weights, x, y = problem(cross_entropy, dims=[4, 5, 5, 3])
-    x = x / torch.linalg.vector_norm(x, dim=-2).max()
-    rule = SmoothnessStep.for_loss(cross_entropy, x.mT)
+    x = x / torch.linalg.vector_norm(x, dim=-1).max()
+    rule = SmoothnessStep.for_loss(cross_entropy, x)
     assert rule.smoothness == 0.5 and rule.lipschitz == math.sqrt(2)
-    path = descend_outputs(weights, x, y, cross_entropy, rule, 200, records=2000)
+    path = dl.descend(weights, dl.ScoreRisk(x, y, cross_entropy), rule, 200, records=2000)
     radius = max(torch.linalg.matrix_norm(W).item() for W in weights) + 1.05
     eta = 1 / (2 * 9 * radius**4 * (0.5 + math.sqrt(2)))
     assert path.clocks["log_time"][1].exp().item() == pytest.approx(eta)
-    assert path.ledger["violations"] == 0 and path.ledger["radius"] == pytest.approx(radius)
-    assert path.ledger["refreshes"] == 1 and path.settings["rule_of_theorem"]
+    assert path.totals["violations"] == 0 and path.totals["radius"] == pytest.approx(radius)
+    assert path.totals["refreshes"] == 1 and path.settings["rule_of_theorem"]
     with pytest.raises(StepRuleViolated, match="squared error"):
-        SmoothnessStep.for_loss(squared_error, x.mT)
+        SmoothnessStep.for_loss(squared_error, x)
 
 
 def test_a_long_step_is_a_violation():
     weights, x, y = problem(mean_squared_error)
     assert (
-        descend_outputs(weights, x, y, mean_squared_error, Constant(3.0), 5).ledger["violations"]
+        dl.descend(weights, dl.ScoreRisk(x, y, mean_squared_error), Constant(3.0), 5).totals[
+            "violations"
+        ]
         >= 1
     )
 
@@ -204,23 +232,28 @@ def test_a_long_step_is_a_violation():
 def test_a_run_that_diverges_stays_at_its_last_record_and_the_others_go_on():
     weights, x, y = problem(squared_error, (2,))
     weights = [W * torch.tensor([1.0, 30.0], dtype=F64)[:, None, None] for W in weights]
-    path = descend_outputs(weights, x, y, squared_error, Constant(0.01), 300)
+    path = dl.descend(weights, dl.ScoreRisk(x, y, squared_error), Constant(0.01), 300)
     broke = int(path.status[1].removeprefix("diverged at step "))
     assert path.status[0] == "finished" and all(bool(W.isfinite().all()) for W in path.weights)
     assert path.clocks["step"][-1, 0] == 300 and path.clocks["step"][-1, 1] < broke
-    assert path.ledger["steps"].tolist() == [300, broke] and path.ledger["violations"][1] >= 1
+    assert path.totals["steps"].tolist() == [300, broke] and path.totals["violations"][1] >= 1
     alone = [W[1] for W in weights]
     for steps, status in ((broke, path.status[1]), (broke - 1, "finished")):
-        assert descend_outputs(alone, x, y, squared_error, Constant(0.01), steps).status == status
-    single = descend_outputs([W[0] for W in weights], x, y, squared_error, Constant(0.01), 300)
+        assert (
+            dl.descend(alone, dl.ScoreRisk(x, y, squared_error), Constant(0.01), steps).status
+            == status
+        )
+    single = dl.descend(
+        [W[0] for W in weights], dl.ScoreRisk(x, y, squared_error), Constant(0.01), 300
+    )
     close([W[:, 0] for W in path.weights], single.weights)
-    for name, total in single.ledger.items():
-        torch.testing.assert_close(path.ledger[name][0], total, rtol=1e-10, atol=0)
+    for name, total in single.totals.items():
+        torch.testing.assert_close(path.totals[name][0], total, rtol=1e-10, atol=0)
 
 
 @every_loss
 def test_slopes_are_derivatives_of_values(loss):
-    scores, y = normal(2, 4, 5), normal(2, 4, 5, seed=1).softmax(-2)
+    scores, y = normal(2, 4, 5), normal(2, 4, 5, seed=1).softmax(-1)
     slope = torch.func.grad(lambda s: loss.value(s, y).sum())(scores)
     torch.testing.assert_close(loss.slope(scores, y), slope, rtol=1e-13, atol=1e-15)
     assert loss.value(scores, y).shape == (2,)
@@ -231,55 +264,62 @@ def test_slopes_are_derivatives_of_values(loss):
 def test_cross_entropy_keeps_its_digits(gap, first):
     """Against 400 digits, from a wrong class by 800 to a right one by 600."""
     scores, y = (
-        torch.tensor([[gap], [0.0], [-0.5]], dtype=F64),
-        torch.tensor([[first], [1 - first], [0.0]], dtype=F64),
+        torch.tensor([[gap, 0.0, -0.5]], dtype=F64),
+        torch.tensor([[first, 1 - first, 0.0]], dtype=F64),
     )
     with mpmath.workdps(400):
-        e = [mpmath.exp(s) for s in scores[:, 0].tolist()]
+        e = [mpmath.exp(s) for s in scores[0].tolist()]
         p = [v / sum(e) for v in e]
-        value = float(-sum(a * mpmath.log(b) for a, b in zip(y[:, 0].tolist(), p, strict=True)))
-        slope = [float(b - a) for a, b in zip(y[:, 0].tolist(), p, strict=True)]
+        value = float(-sum(a * mpmath.log(b) for a, b in zip(y[0].tolist(), p, strict=True)))
+        slope = [float(b - a) for a, b in zip(y[0].tolist(), p, strict=True)]
     assert cross_entropy.value(scores, y).item() == pytest.approx(value, rel=1e-14, abs=0)
-    assert cross_entropy.slope(scores, y)[:, 0].tolist() == pytest.approx(
-        slope, rel=1e-13, abs=1e-300
-    )
+    assert cross_entropy.slope(scores, y)[0].tolist() == pytest.approx(slope, rel=1e-13, abs=1e-300)
 
 
 def test_what_must_be_refused():
     weights, x, y = problem(squared_error, (2,))
     rule = Constant(0.1)
     for wrong_x, wrong_y in (
-        (x[:3], y),
-        (x, y[:2]),
-        (x, y[:, :4]),
+        (x[:, :3], y),
+        (x, y[:, :2]),
+        (x, y[:4]),
         (x[0], y),
         (torch.stack([x] * 3), y),
     ):
-        with pytest.raises(ShapeMismatch, match="one column a sample"):
-            descend_outputs(weights, wrong_x, wrong_y, squared_error, rule, 5)
+        with pytest.raises(ShapeMismatch, match="one row a sample"):
+            dl.descend(weights, dl.ScoreRisk(wrong_x, wrong_y, squared_error), rule, 5)
     for bad in (
         (weights, x * math.nan, y),
         (weights, x, y * math.inf),
         ([W * math.nan for W in weights], x, y),
     ):
         with pytest.raises(NonFinite, match="mend the input"):
-            descend_outputs(*bad, squared_error, rule, 5)
+            dl.descend(bad[0], dl.ScoreRisk(*bad[1:], squared_error), rule, 5)
     with pytest.raises(NonFinite, match="risk at the start is inf"):
-        descend_outputs([W * 1e100 for W in weights], x, y, squared_error, rule, 5)
+        dl.descend([W * 1e100 for W in weights], dl.ScoreRisk(x, y, squared_error), rule, 5)
     with pytest.raises(BadParameter, match="not a probability"):
-        descend_outputs(weights, x, y, CrossEntropy(), rule, 5)
+        dl.descend(weights, dl.ScoreRisk(x, y, CrossEntropy()), rule, 5)
     with pytest.raises(BadParameter, match=r"needed an object with value\(scores, y\)"):
-        descend_outputs(weights, x, y, dl.logistic, rule, 5)
+        dl.descend(weights, dl.ScoreRisk(x, y, dl.logistic), rule, 5)
     with pytest.raises(BadParameter, match="eta has 3 entries, needed one number, or 2 a layer"):
-        descend_outputs(weights, x, y, squared_error, Constant((0.1, 0.1, 0.1)), 5)
+        dl.descend(weights, dl.ScoreRisk(x, y, squared_error), Constant((0.1, 0.1, 0.1)), 5)
     with pytest.raises(BadParameter, match="schedule has 2 steps, needed 5"):
-        descend_outputs(weights, x, y, squared_error, Schedule([0.1, 0.1]), 5)
+        dl.descend(weights, dl.ScoreRisk(x, y, squared_error), Schedule([0.1, 0.1]), 5)
     with pytest.raises(BadParameter, match="eta is -0.1"):
-        descend_outputs(weights, x, y, squared_error, Schedule(lambda t: -0.1), 5)
+        dl.descend(weights, dl.ScoreRisk(x, y, squared_error), Schedule(lambda t: -0.1), 5)
     for wrong in ({"steps": 0}, {"records": 0}, {"momentum": 1.0}, {"weight_decay": -1.0}):
         with pytest.raises(BadParameter, match=f"{next(iter(wrong)).replace('_', ' ')} is"):
-            descend_outputs(weights, x, y, squared_error, rule, **({"steps": 5} | wrong))
-    one = dl.gaussian([4, 1], seed=0)
-    for several in (Constant((0.1,)), Schedule([0.1] * 5)):
-        with pytest.raises(BadParameter, match="dynamics.descend_outputs"):
-            descend(one, x.mT, dl.logistic, several, 5)
+            dl.descend(weights, dl.ScoreRisk(x, y, squared_error), rule, **({"steps": 5} | wrong))
+    with pytest.raises(BadParameter, match="eta is 0"):
+        Constant((0.0, 0.0))
+
+
+@pytest.mark.parametrize("rule", [Constant((0.1, 0.1)), Schedule([0.1] * 40)], ids=["layers", "t"])
+def test_margins_with_steps_that_no_kernel_has(rule):
+    """The chain in torch makes them, with the same totals."""
+    z = dl.random_separable(n=13, d=5, seed=2).scaled().z
+    weights = dl.gaussian([5, 6, 1], seed=4, scale=0.5, runs=(3,))
+    compiled, chained = (dl.descend(weights, z, dl.logistic, r, 40) for r in (Constant(0.1), rule))
+    close(chained.weights, compiled.weights)
+    for name, total in compiled.totals.items():
+        torch.testing.assert_close(chained.totals[name], total, rtol=1e-9, atol=1e-12)

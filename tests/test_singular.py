@@ -9,7 +9,6 @@ import torch
 import dlnlib as dl
 from dlnlib import measure
 from dlnlib.dynamics.sensitivity import response_to_delta
-from dlnlib.dynamics.target_descent import descend_target
 from dlnlib.errors import BadParameter, ShapeMismatch
 from dlnlib.losses.gradients import layer_gradients
 from dlnlib.theory.compression import compress, invariant_frame
@@ -113,7 +112,10 @@ def test_response_is_the_derivative():
         return gradients(layers, target + delta * noise)
 
     V = response_to_delta(weights, gradient, 0.02, [0, 1, 50])
-    ends = [descend_target(weights, target + h * noise, 0.02, 50).final for h in (1e-5, -1e-5)]
+    ends = [
+        dl.descend(weights, dl.Factorisation(target + h * noise), dl.Constant(0.02), 50).final
+        for h in (1e-5, -1e-5)
+    ]
     for A, plus, minus, G0, G1 in zip(
         V, *ends, gradient(weights, 0.0), gradient(weights, 1.0), strict=True
     ):
@@ -138,12 +140,17 @@ def test_one_mode_follows_its_small_network(depth, width):
     assert [tuple(W.shape) for W in small] == [(1, 2, 1), *[(1, 2, 2)] * (depth - 2), (1, 1, 2)]
     U, _, Vh = torch.linalg.svd(target)
     full, mode = (
-        descend_target(weights, target, 0.1, steps),
-        descend_target(small, sigma, 0.1, steps),
+        dl.descend(weights, dl.Factorisation(target), dl.Constant(0.1), steps),
+        dl.descend(small, dl.Factorisation(sigma), dl.Constant(0.1), steps),
     )
     along = U[:, 0] @ dl.end_to_end(full.weights) @ Vh[0]
     follows = (along - dl.end_to_end(mode.weights)[:, 0, 0, 0]).abs().max()
-    aligned = descend_target([torch.full((1, 1), eps, dtype=F64)] * depth, sigma[0], 0.1, steps)
+    aligned = dl.descend(
+        [torch.full((1, 1), eps, dtype=F64)] * depth,
+        dl.Factorisation(sigma[0]),
+        dl.Constant(0.1),
+        steps,
+    )
     assert along[-1] > 1.9 and follows < 0.01
     assert (along - dl.end_to_end(aligned.weights)[:, 0, 0]).abs().max() > 0.3
     with pytest.raises(BadParameter, match="needed at least 2"):

@@ -66,7 +66,7 @@ def test_each_norm_maximises_its_own_margin():
         q = (Z @ w).min()
         found[name] = torch.stack([q / w.norm(), q / w.abs().max(), q / w.abs().sum()])
         # chatter of coordinates, of relative size h / ||theta||
-        assert run.ledger[f"largest_decrease_{name}"] < 0.01
+        assert run.totals[f"largest_decrease_{name}"] < 0.01
     table = torch.stack([found[name] for name in ("l2", "linf", "l1")])
     assert table.argmax(0).tolist() == [0, 1, 2]
     best = {"linf": _by_lp(Z, np.inf), "l1": _by_lp(Z, 1)}
@@ -94,11 +94,11 @@ def _by_lp(z, order):
 def test_wrong_norm_and_too_long_steps_are_counted():
     model = dl.deep_linear(Z)
     run = dl.descend(model.start(0), model, EXP, dl.Steepest("linf", 0.02), 2000)
-    assert run.ledger["decreases_l2"] > 50
+    assert run.totals["decreases_l2"] > 50
     wild = dl.descend(model.start(0), model, EXP, dynamics.LogLoss(5.0), 200)
-    assert wild.ledger["risk_increases"] > 0 and wild.ledger["decreases_l2"] > 0
+    assert wild.totals["risk_increases"] > 0 and wild.totals["decreases_l2"] > 0
     calm = dl.descend(model.start(0), model, EXP, dynamics.LogLoss(0.05), 2000)
-    assert calm.ledger["risk_increases"] == 0 and calm.ledger["decreases_l2"] == 0
+    assert calm.totals["risk_increases"] == 0 and calm.totals["decreases_l2"] == 0
     assert calm.clocks["log_inverse_risk"][-1] > 20
 
 
@@ -106,7 +106,7 @@ def test_loss_based_steps_pass_where_float64_ends():
     model = dl.deep_linear(Z, [4])
     run = dl.descend(model.start(0), model, EXP, dl.LossScaled(1.0), 11000)
     assert run.status == "finished" and run.clocks["log_inverse_risk"][-1] > 745
-    assert run.ledger["decreases_l2"] == 0 and run.ledger["risk_increases"] == 0
+    assert run.totals["decreases_l2"] == 0 and run.totals["risk_increases"] == 0
 
 
 def test_adam_agrees_with_torch():
@@ -179,9 +179,9 @@ def test_compiled_steps_of_one_layer_are_those_of_any_model(rule):
     assert_allclose(one.weights[0], other.weights[0][:, 0], rtol=1e-9, atol=1e-10)
     for clock in ("step", "log_time", "log_inverse_risk"):
         assert_allclose(one.clocks[clock], other.clocks[clock], rtol=1e-9, atol=1e-10)
-    assert one.ledger.keys() == other.ledger.keys() and len(one) == len(other)
-    for name, found in one.ledger.items():
-        assert_allclose(found, other.ledger[name], rtol=1e-6, atol=1e-10)
+    assert one.totals.keys() == other.totals.keys() and len(one) == len(other)
+    for name, found in one.totals.items():
+        assert_allclose(found, other.totals[name], rtol=1e-6, atol=1e-10)
 
 
 def test_linear_model_on_matrices():
@@ -190,6 +190,6 @@ def test_linear_model_on_matrices():
     W = model.start(0)
     assert_allclose(model(W), (z.reshape(-1, 2, 3) * W[0]).sum((1, 2)))
     run = dl.descend(W, model, EXP, dl.Steepest("spectral", 0.05), 300)
-    assert run.ledger["decreases_spectral"] <= 10 and run.predictor.shape == (len(run), 6)
+    assert run.totals["decreases_spectral"] <= 10 and run.predictor.shape == (len(run), 6)
     with pytest.raises(ShapeMismatch, match="7 entries"):
         dl.linear(z, (7,))

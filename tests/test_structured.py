@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import conv2d, pad
 
 import dlnlib as dl
-from dlnlib import dynamics, measure, networks, theory
+from dlnlib import measure, networks, theory
 from dlnlib.errors import BadParameter, ShapeMismatch
 from dlnlib.losses.gradients import squared_gradient
 
@@ -80,8 +80,14 @@ def test_errors():
         with pytest.raises(BadParameter, match="odd number up to"):
             dl.convolution(side, kernel, circular)
     x = normal(9, 2)
-    with pytest.raises(ShapeMismatch, match="one column a sample"):
-        dynamics.descend_kernels([normal(9)], [BASES["convolution"]], x, x[:4], 0.1, 3)
+    with pytest.raises(ShapeMismatch, match="one row a sample"):
+        dl.descend(
+            [normal(9)],
+            dl.ScoreRisk(x.mT, x[:4].mT, dl.squared_error),
+            dl.Constant(0.1),
+            3,
+            structure=networks.Kernels([BASES["convolution"]]),
+        )
 
 
 def both_ways(basis, eta=1e-3, projected_eta=None):
@@ -90,8 +96,20 @@ def both_ways(basis, eta=1e-3, projected_eta=None):
     k = basis.shape[1]
     kernels = [0.5 * normal(2, len(basis), seed=s) for s in range(3)]
     x, y = normal(k, 4, seed=8), normal(k, 4, seed=9)
-    a = dynamics.descend_kernels(kernels, [basis] * 3, x, y, eta, 300, mean=True)
-    b = dynamics.descend_projected(a.at(0), [basis] * 3, x, y, projected_eta or eta, 300, mean=True)
+    a = dl.descend(
+        kernels,
+        dl.ScoreRisk(x.mT, y.mT, dl.mean_squared_error),
+        dl.Constant(eta),
+        300,
+        structure=networks.Kernels([basis] * 3),
+    )
+    b = dl.descend(
+        a.at(0),
+        dl.ScoreRisk(x.mT, y.mT, dl.mean_squared_error),
+        dl.Constant(projected_eta or eta),
+        300,
+        structure=networks.Projected([basis] * 3),
+    )
     return a, b, max((p - q).abs().max().item() for p, q in zip(a.weights, b.weights, strict=True))
 
 
@@ -120,7 +138,13 @@ def test_projected_descent_stays_in_the_space_and_free_layers_leave_it():
     unit = networks.orthonormal(BASES["convolution"])
     weights = [networks.assemble(normal(9, seed=s), unit) for s in range(2)]
     x, y = normal(9, 5, seed=3), normal(9, 5, seed=4)
-    t = dynamics.descend_projected(weights, [unit, None], x, y, 0.01, 50)
+    t = dl.descend(
+        weights,
+        dl.ScoreRisk(x.mT, y.mT, dl.squared_error),
+        dl.Constant(0.01),
+        50,
+        structure=networks.Projected([unit, None]),
+    )
     assert (networks.project(t.final[0], unit) - t.final[0]).abs().max() < 1e-13
     assert (networks.project(t.final[1], unit) - t.final[1]).abs().max() > 1e-2
 
@@ -129,7 +153,13 @@ def test_kernel_descent_against_autograd():
     basis = BASES["convolution"]
     kernels = [0.5 * normal(9, seed=s) for s in range(2)]
     x, y = normal(9, 5, seed=3), normal(9, 5, seed=4)
-    measured = dynamics.descend_kernels(kernels, [basis] * 2, x, y, 1e-3, 20)
+    measured = dl.descend(
+        kernels,
+        dl.ScoreRisk(x.mT, y.mT, dl.squared_error),
+        dl.Constant(1e-3),
+        20,
+        structure=networks.Kernels([basis] * 2),
+    )
     leaves = [c.clone().requires_grad_() for c in kernels]
     for _ in range(20):
         A, B = (networks.assemble(c, basis) for c in leaves)
@@ -143,13 +173,31 @@ def test_kernel_descent_against_autograd():
 
 def test_a_diverging_run_says_when_and_holds_no_nan():
     c, x = [normal(9, seed=s) for s in range(3)], normal(9, 5)
-    t = dynamics.descend_kernels(c, [BASES["convolution"]] * 3, x, x, 10.0, 100)
+    t = dl.descend(
+        c,
+        dl.ScoreRisk(x.mT, x.mT, dl.squared_error),
+        dl.Constant(10.0),
+        100,
+        structure=networks.Kernels([BASES["convolution"]] * 3),
+    )
     assert t.status.startswith("diverged at step ")
     assert all(bool(W.isfinite().all()) for W in t.weights)
     broke = int(t.status.split()[-1])
-    before = dynamics.descend_kernels(c, [BASES["convolution"]] * 3, x, x, 10.0, broke - 1)
+    before = dl.descend(
+        c,
+        dl.ScoreRisk(x.mT, x.mT, dl.squared_error),
+        dl.Constant(10.0),
+        broke - 1,
+        structure=networks.Kernels([BASES["convolution"]] * 3),
+    )
     assert before.status == "finished" and t.clocks["step"][-1] < broke
-    after = dynamics.descend_kernels(c, [BASES["convolution"]] * 3, x, x, 10.0, broke)
+    after = dl.descend(
+        c,
+        dl.ScoreRisk(x.mT, x.mT, dl.squared_error),
+        dl.Constant(10.0),
+        broke,
+        structure=networks.Kernels([BASES["convolution"]] * 3),
+    )
     assert after.status == t.status
 
 

@@ -42,7 +42,7 @@ def test_predictor_and_margins_of_every_point():
 def test_one_run_in_flat_order():
     t = sample()
     one = t.run(4)
-    assert one.runs == () and one.status == "run 4" and one.ledger["violations"] == 4
+    assert one.runs == () and one.status == "run 4" and one.totals["violations"] == 4
     assert torch.equal(one.weights[0], t.weights[0][:, 1, 1])
     assert torch.equal(one.clocks["step"], t.clocks["step"][:, 1, 1])
     assert one.settings == t.settings

@@ -1,4 +1,4 @@
-"""The length of a step and what is entered in the ledger about it, compiled: one row a run."""
+"""The length of a step and what is counted about it, compiled: one row a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from numba import njit
 from dlnlib._kernels.jit import EPS, JIT
 from dlnlib._kernels.rule_numbers import CONSTANT, LOSS_SCALED
 
-__all__ = ["LEDGER", "STEPS", "TIME", "STOPPED", "step_size", "goes_on"]
+__all__ = ["TOTALS", "STEPS", "TIME", "STOPPED", "step_size", "goes_on"]
 
-LEDGER = (
+TOTALS = (
     "steps",
     "time",
     "eta",
@@ -22,7 +22,7 @@ LEDGER = (
     "drift_sum",
     "largest_increase",
     "stopped",
-)  # columns of the ledger, one row a run
+)  # columns, one row a run
 (
     STEPS,
     TIME,
@@ -39,7 +39,7 @@ LEDGER = (
 
 @njit(**JIT)
 def step_size(rule, sizes, risk, slopes, terms, tally):
-    """Length of the next step, entered in the ledger, and the rounding of the risk that its audit
+    """Length of the next step, entered in the totals, and the rounding of the risk that its audit
     must allow.
 
     sizes are ||W_k||_F^2; `terms` bounds the rounding of a margin, as in `dynamics.stepper`.

@@ -108,16 +108,16 @@ def _entry(files):
         goals,
         points,
         clocks,
-        ledger,
+        totals,
     ):
-        """Make steps `first`, ..., `last` - 1 of every run in place: theta (R, P), ledger (R,
+        """Make steps `first`, ..., `last` - 1 of every run in place: theta (R, P), totals (R,
         columns).
 
         Layer k is theta[:, starts[k] : starts[k + 1]]; zt (d, n) = z^T; `rule` as in `rules`,
         `terms` in `audit`, room and bits in `slopes`; `heavy` is None, or velocity (R, P), momentum
         and decay, compiled when first wanted. At the steps `goals`, rising, theta goes to points
         (len(goals), R, P) and (step, time, risk) to clocks. A run whose risk is no longer a
-        positive finite number stops, with the number of the step in the ledger, negative where the
+        positive finite number stops, with the number of the step in the totals, negative where the
         risk is 0; its theta and later records are then to be thrown away.
         """
         files  # noqa: B018  part of the key of the cache on disk
@@ -130,9 +130,9 @@ def _entry(files):
             np.empty((1, depth))[0],
         )
         for r in range(len(theta)):
-            if ledger[r, STOPPED] != 0:
+            if totals[r, STOPPED] != 0:
                 continue
-            run, tally, goal = theta[r], ledger[r], 0
+            run, tally, goal = theta[r], totals[r], 0
             for k in range(depth):
                 sizes[k] = 0.0
                 for i in range(starts[k], starts[k + 1]):

@@ -171,7 +171,7 @@ def _entry(files):
         goals,
         points,
         clocks,
-        ledger,
+        totals,
     ):
         """As `descent.advance` without momentum and decay, for runs that are `offset`, ... in
         points and clocks."""
@@ -201,7 +201,7 @@ def _entry(files):
             _over_data(zt, b[0, :d], loss, a[0, :d], risk, slopes, inward, room, bits)
             recorded = goal < len(goals) and goals[goal] == first + t
             for r in range(R):
-                tally = ledger[r]
+                tally = totals[r]
                 if tally[STOPPED] == 0 and goes_on(
                     tally, t, risk[r], before[r], eta[r], moved[r], rounding[r]
                 ):

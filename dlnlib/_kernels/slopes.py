@@ -33,8 +33,7 @@ def number_of(loss) -> int:
     if loss not in known:
         raise BadParameter(
             f"loss is {loss!r}, compiled are {', '.join(one.name for one in known)}: take one of "
-            "these, "
-            "or dynamics.flow_in_time or dynamics.descend_outputs"
+            "these, or dynamics.flow_in_time"
         )
     return known.index(loss)
 

@@ -12,9 +12,13 @@ weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
+from dlnlib.dynamics.arguments import objective_or_pair
 from dlnlib.dynamics.kinks import flow_of_model
 from dlnlib.dynamics.recording import record_levels
 from dlnlib.dynamics.trajectory import Trajectory
@@ -25,21 +29,29 @@ from dlnlib.errors import (
     ShapeMismatch,
     VanishingGradient,
 )
-from dlnlib.networks.model import Model
+from dlnlib.losses.risks import MarginRisk, ModelRisk
 from dlnlib.networks.product import check_shapes, flatten, margins, unflatten
 
 __all__ = ["flow", "flow_in_time", "drift_allowed"]
 
 
+@objective_or_pair
 def flow(
-    weights, z, loss, until=1e6, until_norm=None, accuracy=1e-6, per_decade=5, max_steps=5_000
+    weights: Sequence[Tensor],
+    objective: MarginRisk | ModelRisk,
+    until: float = 1e6,
+    until_norm: float | None = None,
+    accuracy: float = 1e-6,
+    per_decade: int = 5,
+    max_steps: int = 5_000,
 ) -> Trajectory:
     """Follow dW/dt = -grad R(W) until log(1/R) = `until` (or ||W|| = `until_norm`, for losses with
     a heavy tail).
 
-    weights: layers (*runs, d_{k+1}, d_k), d_L = 1; z (n, d) = y x, or a `networks.Model` and the
-    parameters of one run of it (see `kinks`: the result has `model`, the ledger counts of
-    kinks); loss: one of `losses`. Every run has its own step and clock. `accuracy` bounds the local
+    weights: layers (*runs, d_{k+1}, d_k), d_L = 1, with objective a `MarginRisk`, or the parameters
+    of one run of a model with `ModelRisk` (see `kinks`: the result has `model`, the totals count
+    kinks). Data z and a loss, `flow(weights, z, loss)`, stand for `MarginRisk(z, loss)`, a model
+    and a loss for `ModelRisk`. Every run has its own step and clock. `accuracy` bounds the local
     error of an implicit step relative to the norm at which stiffness sets in (an explicit one is
     held to a tenth of it, relative to the current norm). States are recorded at the start and at
     log-spaced levels of log(1/R), `per_decade` to a factor of ten; the clocks of the result are
@@ -52,11 +64,21 @@ def flow(
     carry a relative rounding of about L times 1e-16: at log(1/R) = 1e9 margins are known to 1e-7,
     beyond 1e11 differences of margins mean nothing.
     """
-    if isinstance(z, Model):
-        return flow_of_model(weights, z, loss, until, until_norm, accuracy, per_decade, max_steps)
+    follow = _FOLLOW.get(type(objective))
+    if follow is None:
+        raise BadParameter(
+            f"{objective.name} has no flow by its risk: take MarginRisk or ModelRisk, or "
+            "dynamics.flow_in_time(weights, objective.gradient, times)"
+        )
+    return follow(weights, objective, until, until_norm, accuracy, per_decade, max_steps)
+
+
+def _flow_of_margins(weights, objective, until, until_norm, accuracy, per_decade, max_steps):
+    """`flow` for the risk of margins of a product."""
     from dlnlib._kernels import flow as march  # Numba is slow to import
     from dlnlib._kernels import proximal
 
+    z, loss = objective.z, objective.loss
     dims = _checked_dims(weights, z, loss)
     lead, like = tuple(weights[0].shape[:-2]), weights[0]
     theta = flatten(weights).cpu().contiguous().numpy()
@@ -95,6 +117,10 @@ def flow(
         settings=settings,
         status="reached",
     )
+
+
+# by the type of the objective
+_FOLLOW = {MarginRisk: _flow_of_margins, ModelRisk: flow_of_model}
 
 
 def drift_allowed(run: Trajectory) -> torch.Tensor:

@@ -30,11 +30,12 @@ _AT_ONCE = 50
 
 
 def flow_of_model(
-    params, model, loss, until, until_norm, accuracy, per_decade, max_steps
+    params, objective, until, until_norm, accuracy, per_decade, max_steps
 ) -> Trajectory:
     """`dynamics.flow` for one run of a model."""
     from dlnlib._kernels.slopes import number_of
 
+    model, loss = objective.model, objective.loss
     if loss.name == "squared":
         raise BadParameter(
             "the squared loss has a finite limit, not a growing norm: integrate it with "
@@ -59,7 +60,7 @@ def flow_of_model(
         "steps": run.steps,
         "stiff_from": run.stiff_from,
     }
-    ledger = {"switches": run.switches, "slides": run.slides, "sliding": len(run.here.mode.sliding)}
+    totals = {"switches": run.switches, "slides": run.slides, "sliding": len(run.here.mode.sliding)}
     held = len(run.here.mode.sliding)
     return Trajectory(
         weights=model.parts(path),
@@ -70,7 +71,7 @@ def flow_of_model(
         },
         settings=settings,
         status="reached" + (f", {held} units sliding along a kink" if held else ""),
-        ledger={name: torch.tensor(count) for name, count in ledger.items()},
+        totals={name: torch.tensor(count) for name, count in totals.items()},
         model=model,
     )
 

@@ -8,15 +8,15 @@ import math
 import numpy as np
 import torch
 
-from dlnlib._checks import need_positive
-from dlnlib.dynamics.recording import record_steps
 from dlnlib.dynamics.rules import Constant, LossScaled
 from dlnlib.dynamics.steepest import NORMS, Adam, LogLoss, Seen, Steepest
+from dlnlib.dynamics.task import Task
 from dlnlib.dynamics.trajectory import Trajectory
 from dlnlib.errors import BadParameter, NonFinite
+from dlnlib.losses.risks import ModelRisk
 from dlnlib.networks.model import Linear, Pass
 
-__all__ = ["descend_model"]
+__all__ = ["takes", "run"]
 
 _COUNTED = ("l2", "linf", "l1")  # norms in which the smoothed margin is watched in any case
 _ROUNDING = 1e-13
@@ -24,51 +24,45 @@ _ROUNDING = 1e-13
 _BLIND = (Constant, LossScaled, LogLoss, Steepest, Adam)
 
 
-def descend_model(params, model, loss, rule, steps, records, momentum, weight_decay) -> Trajectory:
-    """`dynamics.descend` for one run of a model.
+def takes(task: Task) -> bool:
+    """Margins of a model."""
+    return isinstance(task.objective, ModelRisk)
 
-    The ledger: `steps`; `risk_increases`; and where the degree L is known, for each norm (l2, linf,
-    l1, and the rule's own), over the steps from points with sum l(q_i) < l(0), `decreases_<norm>`
-    of the smoothed margin l^{-1}(sum l)/||theta||^L beyond rounding, and `largest_decrease_<norm>`,
+
+def run(task: Task) -> Trajectory:
+    """Make the steps of one run of a model, never underflowing.
+
+    Totals: `steps`; `risk_increases`; and where the degree L is known, for each norm (l2, linf, l1,
+    and the rule's own), over the steps from points with sum l(q_i) < l(0), `decreases_<norm>` of
+    the smoothed margin l^{-1}(sum l)/||theta||^L beyond rounding, and `largest_decrease_<norm>`,
     relative.
     """
-
-    need_positive(steps=steps, records=records)
+    model, loss, rule = task.objective.model, task.objective.loss, task.rule
     if loss.name == "squared":
         raise BadParameter(
             "the squared loss has no log domain here: use exponential, logistic or polynomial"
         )
-    goals = record_steps(int(steps), records)
-    move = _mover(rule, model, loss, momentum, weight_decay)
+    if task.until is not None or task.structure is not None:
+        raise BadParameter("until and structure go with products of matrices: leave them out")
+    start, goals = task.weights, task.goals
+    move = _mover(rule, model, loss, task.momentum, task.weight_decay)
     if _compiled(model, loss, rule):
-        points, clocks, status, ledger = _one_layer(model.flat(params), model, rule, goals)
+        points, clocks, status, totals = _one_layer(model.flat(start), model, rule, goals)
     else:
-        points, clocks, status, ledger = _steps(model.flat(params), model, loss, rule, move, goals)
-    like = params[0]
-    path, (step, log_times, psis) = (
-        like.new_tensor(np.array(points)),
-        like.new_tensor(np.array(clocks)).unbind(1),
-    )
-    settings = {
-        "dynamics": "descent",
-        "rule": repr(rule),
-        "model": model.name,
-        "loss": loss.name,
-        "momentum": momentum,
-        "weight_decay": weight_decay,
-        "rule_of_theorem": False,
-    }
+        points, clocks, status, totals = _steps(model.flat(start), model, loss, rule, move, goals)
+    path = start[0].new_tensor(np.array(points))
+    step, log_time, psi = start[0].new_tensor(np.array(clocks)).unbind(1)
     return Trajectory(
         weights=model.parts(path),
         clocks={
             "step": step,
-            "log_time": log_times,
+            "log_time": log_time,
             "log_norm": torch.linalg.vector_norm(path, dim=1).log(),
-            "log_inverse_risk": psis,
+            "log_inverse_risk": psi,
         },
-        settings=settings,
+        settings=task.settings("descent", model=model.name, rule_of_theorem=False),
         status=status,
-        ledger=ledger,
+        totals=totals,
         model=model,
     )
 
@@ -84,7 +78,7 @@ def _compiled(model, loss, rule):
 
 
 def _one_layer(theta, model, rule, goals):
-    """Points and clocks at the steps `goals`, status and ledger, by the compiled loop."""
+    """Points and clocks at the steps `goals`, status and totals, by the compiled loop."""
     from dlnlib._kernels import one_layer as onelayer
 
     name, epsilon, betas = "adam", -math.inf, (0.9, 0.999)
@@ -143,7 +137,7 @@ def _steps(theta, model, loss, rule, move, goals):
             break
         delta, lasted = move(seen)
         theta, log_time = theta + delta, np.logaddexp(log_time, lasted)
-    return points, clocks, status, {"steps": torch.tensor(made), **watch.ledger()}
+    return points, clocks, status, {"steps": torch.tensor(made), **watch.totals()}
 
 
 def _looker(model, loss, rule):
@@ -206,7 +200,7 @@ class _Watch:
             return -log_sum
         return self.loss.inverse(torch.tensor(log_sum, dtype=torch.float64)).item()
 
-    def ledger(self):
+    def totals(self):
         found = {"risk_increases": torch.tensor(self.increases)}
         for name in self.norms:
             found[f"decreases_{name}"] = torch.tensor(self.decreases[name])
@@ -237,10 +231,8 @@ def _mover(rule, model, loss, momentum, weight_decay):
         L = model.degree
 
         def scaled(seen):
-            log_eta = (
-                math.log(rule.c / max(1.0, L**2 * float(seen.theta @ seen.theta) ** (L - 1)))
-                + seen.psi
-            )
+            curvature = max(1.0, rule.curvature(L, float(seen.theta @ seen.theta)))
+            log_eta = math.log(rule.c / curvature) + seen.psi
             return math.exp(log_eta + seen.log_mean) * seen.ascent, log_eta
 
         return scaled

@@ -1,8 +1,7 @@
 """The loop of every descent that runs in torch: go on to the next record, keep it, and say which
 run diverged where.
 
-`dynamics.descend` records inside its compiled steps; all others (`output_descent`,
-`target_descent`, `structured_descent`) record here.
+Compiled steps (`margin_descent`) record inside; so do those of models, one run at a time.
 """
 
 from __future__ import annotations
@@ -69,6 +68,7 @@ def record(
     goals: Sequence[int],
     runs: Sequence[int],
     settings: dict,
+    done: Callable[[], bool] = lambda: False,
 ) -> Trajectory:
     """Advance R runs through the steps `goals` and keep what `observe` returns there.
 
@@ -76,6 +76,7 @@ def record(
     advance   advance(s, t) makes steps s, ..., t - 1 in place.
     observe   layers (R, d_{k+1}, d_k), not copied, and columns (R,) by name: `risk`, and `time`
               where there is one.
+    done      whether the record just made shall be the last one.
 
     A run whose weights or risk are no longer finite stays at its last record, the others go on; its
     status names the step, found by making the steps since the last record once more, one by one, so
@@ -101,6 +102,8 @@ def record(
         tables.append(
             {name: _frozen(column, tables[-1][name], stopped) for name, column in columns.items()}
         )
+        if done():
+            break
     weights = [torch.stack(layer) for layer in zip(*points, strict=True)]
     table = {name: torch.stack([row[name] for row in tables]) for name in tables[0]}
     status = [f"diverged at step {t}" if t else "finished" for t in stopped.tolist()]

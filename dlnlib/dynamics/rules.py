@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from dlnlib._checks import need_positive, one_a_layer
-from dlnlib._kernels.rule_numbers import CONSTANT, LOSS_SCALED, SMOOTHNESS
 from dlnlib.errors import BadParameter, StepRuleViolated
 from dlnlib.losses.margin import Loss
 
@@ -21,15 +20,14 @@ __all__ = ["StepRule", "Schedule", "Constant", "SmoothnessStep", "LossScaled"]
 class StepRule(ABC):
     """How long the steps of gradient descent are."""
 
-    @property
     @abstractmethod
-    def encoded(self) -> tuple[int, float, float, float, float]:
-        """What the compiled steps read: kind, eta or c, beta + G, slack, room."""
-
-    @abstractmethod
-    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
         """What the steps in torch read: eta of all layers, (L, R), from risk (R,) and squared norms
-        of the layers (L, R); it may keep totals (R,) in the ledger."""
+        of the layers (L, R); it may keep totals (R,) of its own."""
+
+    def known(self, t: int, depth: int) -> list[float] | None:
+        """eta of all layers at step t, where it depends on nothing else; None for other rules."""
+        return None
 
     def check(self, depth: int, steps: int) -> None:  # noqa: B027  most rules fit any run
         """Raise `BadParameter` where the rule does not fit a run of this depth and length."""
@@ -37,28 +35,20 @@ class StepRule(ABC):
 
 @dataclass(frozen=True)
 class Schedule(StepRule):
-    """Any step sizes: `etas[t]` or `etas(t)` is eta_t, one positive number, or one a layer. Several
-    outputs only."""
+    """Any step sizes: `etas[t]` or `etas(t)` is eta_t, one positive number, or one a layer."""
 
     etas: Sequence[float | Sequence[float]] | Callable[[int], float | Sequence[float]]
-
-    @property
-    def encoded(self):
-        raise BadParameter(
-            "rule is a Schedule, needed Constant, SmoothnessStep or LossScaled with one output: "
-            "take one of these, or dynamics.descend_outputs"
-        )
 
     def check(self, depth: int, steps: int) -> None:
         given = math.inf if callable(self.etas) else len(self.etas)
         if given < steps:
             raise BadParameter(f"schedule has {given} steps, needed {steps}: give one eta a step")
-        self._eta(0, depth)
+        self.known(0, depth)
 
-    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
-        return sizes.new_tensor(self._eta(t, len(sizes)))[:, None].expand_as(sizes)
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
+        return sizes.new_tensor(self.known(t, len(sizes)))[:, None].expand_as(sizes)
 
-    def _eta(self, t, depth):
+    def known(self, t: int, depth: int) -> list[float]:
         return one_a_layer(self.etas(t) if callable(self.etas) else self.etas[t], depth)
 
 
@@ -67,28 +57,22 @@ class Constant(StepRule):
     """The same step size `eta` throughout: outside JT18, Theorem 3, which lets the step shrink as
     the norms grow.
 
-    A tuple gives each layer its own, for several outputs only.
+    A tuple gives each layer its own, 0 for a frozen one.
     """
 
-    eta: float | tuple[float, ...]
+    eta: float | Sequence[float]
 
     def __post_init__(self):
         one_a_layer(self.eta, None)
 
-    @property
-    def encoded(self) -> tuple[int, float, float, float, float]:
-        if isinstance(self.eta, Sequence):
-            raise BadParameter(
-                f"eta is {self.eta}, needed one number with one output: take "
-                "dynamics.descend_outputs"
-            )
-        return CONSTANT, float(self.eta), 0.0, 0.0, 0.0
-
     def check(self, depth: int, steps: int) -> None:
         one_a_layer(self.eta, depth)
 
-    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
-        return sizes.new_tensor(one_a_layer(self.eta, len(sizes)))[:, None].expand_as(sizes)
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
+        return sizes.new_tensor(self.known(t, len(sizes)))[:, None].expand_as(sizes)
+
+    def known(self, t: int, depth: int) -> list[float]:
+        return one_a_layer(self.eta, depth)
 
 
 @dataclass(frozen=True)
@@ -128,21 +112,11 @@ class SmoothnessStep(StepRule):
             )
         return cls(loss.smoothness, loss.lipschitz)
 
-    @property
-    def encoded(self) -> tuple[int, float, float, float, float]:
-        return (
-            SMOOTHNESS,
-            0.0,
-            float(self.smoothness + self.lipschitz),
-            float(self.slack),
-            float(self.room),
-        )
-
-    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
-        depth, largest, radius = len(sizes), sizes.amax(0).sqrt(), ledger["radius"]
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
+        depth, largest, radius = len(sizes), sizes.amax(0).sqrt(), totals["radius"]
         outgrown = largest > radius - self.slack
         radius.copy_(torch.where(outgrown, largest + self.slack + self.room, radius))
-        ledger["refreshes"] += outgrown
+        totals["refreshes"] += outgrown
         smoothness = 2 * depth**2 * radius ** (2 * depth - 2) * (self.smoothness + self.lipschitz)
         return (1 / smoothness).clamp(max=1.0).expand_as(sizes)
 
@@ -162,12 +136,13 @@ class LossScaled(StepRule):
     def __post_init__(self):
         need_positive(c=self.c)
 
-    @property
-    def encoded(self) -> tuple[int, float, float, float, float]:
-        return LOSS_SCALED, float(self.c), 0.0, 0.0, 0.0
+    @staticmethod
+    def curvature(depth: int, size: Tensor | float) -> Tensor | float:
+        """L^2 ||W||^(2L-2), from ||W||^2."""
+        return depth**2 * size ** (depth - 1)
 
-    def lengths(self, t: int, risk: Tensor, sizes: Tensor, ledger: dict[str, Tensor]) -> Tensor:
-        depth = len(sizes)
-        eta = self.c / (risk * (depth**2 * sizes.sum(0) ** (depth - 1)).clamp(min=1.0))
+    def lengths(self, t: int, risk: Tensor, sizes: Tensor, totals: dict[str, Tensor]) -> Tensor:
+        curvature = self.curvature(len(sizes), sizes.sum(0))
+        eta = self.c / (risk * curvature.clamp(min=1.0))
         # at e^-709 nothing is left to descend
         return torch.where(eta < math.inf, eta, 0.0).expand_as(sizes)

@@ -1,23 +1,27 @@
 r"""Steps of descent on any model, all on log(1/risk) and so without underflow: each rule has its
 own norm or noise.
 
-A rule's `mover(model, loss)` is a function of what is known at a point (`Seen`) to the step, (P,),
-and the logarithm of the time that it stands for. `dynamics.descend(params, model, loss, rule,
-steps)` makes the steps and counts. To add a rule, write one more such class.
+`dynamics.descend(params, model, loss, rule, steps)` makes the steps and counts. To add a rule,
+write one more `ModelRule`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from dlnlib._checks import need_positive
+from dlnlib.dynamics.rules import LossScaled
 from dlnlib.errors import BadParameter
+from dlnlib.losses.margin import Loss
 from dlnlib.networks.model import Model, Pass
 
 __all__ = [
+    "ModelRule",
     "Seen",
     "LogLoss",
     "Steepest",
@@ -40,6 +44,18 @@ class Seen:
     log_mean: float
     psi: float
     ascent: np.ndarray
+
+
+Move = Callable[[Seen], tuple[np.ndarray, float]]
+
+
+class ModelRule(ABC):
+    """A rule that makes whole steps of what is known at a point, not only their length."""
+
+    @abstractmethod
+    def mover(self, model: Model, loss: Loss) -> Move:
+        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
+        remember."""
 
 
 def _largest_singular(v, model):
@@ -86,7 +102,7 @@ def steepest_direction(name: str, ascent: np.ndarray, model: Model) -> np.ndarra
 
 
 @dataclass(frozen=True)
-class LogLoss:
+class LogLoss(ModelRule):
     """eta_t = alpha / R(theta_t): Euler with step alpha on the flow of log(1/R) (LL20's loss-based
     rate)."""
 
@@ -95,9 +111,7 @@ class LogLoss:
     def __post_init__(self):
         need_positive(alpha=self.alpha)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         return lambda seen: (
             self.alpha * math.exp(seen.log_mean + seen.psi) * seen.ascent,
             math.log(self.alpha) + seen.psi,
@@ -105,7 +119,7 @@ class LogLoss:
 
 
 @dataclass(frozen=True)
-class Steepest:
+class Steepest(ModelRule):
     """theta += h u, u of norm 1 and steepest for -grad log R: normalised steepest descent (T24);
     time is sum of h."""
 
@@ -117,15 +131,13 @@ class Steepest:
         if self.norm not in NORMS:
             raise BadParameter(f"norm is {self.norm!r}, needed one of {', '.join(NORMS)}")
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         unit = NORMS[self.norm][1]
         return lambda seen: (self.h * unit(seen.ascent, model), math.log(self.h))
 
 
 @dataclass(frozen=True)
-class Adam:
+class Adam(ModelRule):
     """Adam with bias correction on the risk itself; its moments are kept relative to the risk, so
     that none underflow.
 
@@ -140,9 +152,7 @@ class Adam:
     def __post_init__(self):
         need_positive(h=self.h)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
+    def mover(self, model: Model, loss: Loss) -> Move:
         m, v, last, t = np.zeros(model.size), np.zeros(model.size), None, 0
         log_epsilon = math.log(self.epsilon) if self.epsilon > 0 else -math.inf
 
@@ -164,28 +174,45 @@ class Adam:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Stochastic descent on l(q_i), i uniform: constant step eta, or eta / R where `scaled` (beyond
-    any horizon)."""
+class Sample(ModelRule):
+    """theta -= eta grad l(q_i), i uniform and independent at each step.
+
+    scaled: the step is divided by R max{1, L^2 ||theta||^(2L-2)}, R the full risk; log(1/R) then
+    grows in proportion to steps. batch: the mean over all i instead of one (scaled, this is
+    `LossScaled`). noise: standard deviation of Gaussian noise added to each parameter at each step.
+    """
 
     eta: float
     seed: int = 0
     scaled: bool = False
+    batch: bool = False
+    noise: float = 0.0
 
     def __post_init__(self):
         need_positive(eta=self.eta)
 
-    def mover(self, model, loss):
-        """A function from `Seen` to the step (P,) and the logarithm of its time; it may
-        remember."""
-        draws = np.random.default_rng(self.seed)
+    def generators(self) -> tuple[np.random.Generator, np.random.Generator]:
+        """Of the samples, and of the noise."""
+        return np.random.default_rng(self.seed), np.random.default_rng([self.seed, 1])
+
+    def mover(self, model: Model, loss: Loss) -> Move:
+        if self.scaled and model.degree is None:
+            raise BadParameter(f"{model.name} has no degree, scaled samples need one: leave it out")
+        draws, shocks = self.generators()
 
         def move(seen):
-            i = int(draws.integers(len(seen.log_p)))
-            log_eta = math.log(self.eta) + (seen.psi if self.scaled else 0.0)
-            log_slope = seen.log_p[i] + seen.log_mean + math.log(len(seen.log_p))
-            return math.exp(log_eta + log_slope) * model.jacobian(seen.at, np.array([i]))[
-                0
-            ], log_eta
+            n, log_eta = len(seen.log_p), math.log(self.eta)
+            if self.scaled:
+                size = float(seen.theta @ seen.theta)
+                log_eta += seen.psi - math.log(max(1.0, LossScaled.curvature(model.degree, size)))
+            i = int(draws.integers(n))
+            if self.batch:
+                step = math.exp(log_eta + seen.log_mean) * seen.ascent
+            else:
+                slope = math.exp(log_eta + seen.log_p[i] + seen.log_mean + math.log(n))
+                step = slope * model.jacobian(seen.at, np.array([i]))[0]
+            if self.noise:
+                step = step + self.noise * shocks.standard_normal(model.size)
+            return step, log_eta
 
         return move

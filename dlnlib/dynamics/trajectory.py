@@ -24,7 +24,7 @@ class Trajectory:
               log_inverse_risk.
     settings  how the run was made: dynamics, step rule, loss, tolerances.
     status    how it ended, in words; with runs, a list with one entry a run (in flat order).
-    ledger    (*runs) totals over every step made, recorded or not.
+    totals    (*runs) sums and counts over every step made, recorded or not.
     model     the margin function of a run that is not a product of matrices: one run, weights (T,
               *shape) of any shape.
     """
@@ -33,7 +33,7 @@ class Trajectory:
     clocks: dict[str, Tensor]
     settings: dict[str, Any]
     status: str | list[str]
-    ledger: dict[str, Tensor] = field(default_factory=dict)
+    totals: dict[str, Tensor] = field(default_factory=dict)
     model: Model | None = None
 
     def __len__(self) -> int:
@@ -108,5 +108,5 @@ class Trajectory:
             clocks={name: clock.reshape(shape)[:, r] for name, clock in self.clocks.items()},
             settings=self.settings,
             status=self.status if isinstance(self.status, str) else self.status[r],
-            ledger={name: total.reshape(-1)[r] for name, total in self.ledger.items()},
+            totals={name: total.reshape(-1)[r] for name, total in self.totals.items()},
         )

@@ -1,4 +1,5 @@
-"""Losses of margins and of scores, and gradients of the risk in closed form."""
+"""Losses of margins and of scores, gradients of the risk in closed form, and objectives made of
+them."""
 
 from dlnlib.losses.gradients import (
     end_to_end_gradient,
@@ -20,20 +21,32 @@ from dlnlib.losses.margin import (
     polynomial,
     squared,
 )
+from dlnlib.losses.objective import Look, Objective
+from dlnlib.losses.risks import MarginRisk, ModelRisk, ScoreRisk
 from dlnlib.losses.scores import (
     CrossEntropy,
+    ScoreLoss,
     SquaredError,
     cross_entropy,
     mean_squared_error,
     squared_error,
 )
+from dlnlib.losses.targets import CovarianceRisk, Factorisation
 
 __all__ = [
+    "CovarianceRisk",
     "CrossEntropy",
     "Exponential",
+    "Factorisation",
     "Logistic",
+    "Look",
     "Loss",
+    "MarginRisk",
+    "ModelRisk",
+    "Objective",
     "Polynomial",
+    "ScoreLoss",
+    "ScoreRisk",
     "Squared",
     "SquaredError",
     "by_name",

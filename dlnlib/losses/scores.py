@@ -1,7 +1,7 @@
 """Losses of the scores of several outputs.
 
-X (d_0, n) and Y (d_L, n) hold one sample a column. A loss l is any object with `value(scores, y)`
-(*runs,) and `slope(scores, y)`, its gradient in the scores (*runs, d_L, n); `value_and_slope`,
+Samples are rows: scores and targets are (*runs, n, d_L). A loss l is any object with `value(scores,
+y)` (*runs,) and `slope(scores, y)`, its gradient in the scores (*runs, n, d_L); `value_and_slope`,
 where it has one, saves time.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "EPS",
+    "ScoreLoss",
     "SquaredError",
     "CrossEntropy",
     "squared_error",
@@ -25,9 +27,19 @@ __all__ = [
 EPS = torch.finfo(torch.float64).eps
 
 
+class ScoreLoss(Protocol):
+    """A loss of scores (*runs, n, d_L) and targets of that shape, or without runs."""
+
+    def value(self, scores: Tensor, y: Tensor) -> Tensor:
+        """(*runs,)."""
+
+    def slope(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Gradient in the scores, (*runs, n, d_L)."""
+
+
 @dataclass(frozen=True)
 class SquaredError:
-    """||S - Y||_F^2 / 2 of scores S and targets Y (*runs, d_L, n); divided by n with `mean`."""
+    """||S - Y||_F^2 / 2 of scores S and targets Y (*runs, n, d_L); divided by n with `mean`."""
 
     name: str
     mean: bool
@@ -36,16 +48,16 @@ class SquaredError:
 
     def value(self, scores: Tensor, y: Tensor) -> Tensor:
         """(*runs,)."""
-        return (scores - y).square().sum((-2, -1)) / (2 * scores.shape[-1] if self.mean else 2)
+        return (scores - y).square().sum((-2, -1)) / (2 * scores.shape[-2] if self.mean else 2)
 
     def slope(self, scores: Tensor, y: Tensor) -> Tensor:
-        """Gradient in the scores, (*runs, d_L, n)."""
-        return (scores - y) / scores.shape[-1] if self.mean else scores - y
+        """Gradient in the scores, (*runs, n, d_L)."""
+        return (scores - y) / scores.shape[-2] if self.mean else scores - y
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """(1/n) sum_i sum_c y_ci (-log p_ci), p the softmax of a column of scores; columns of y are
+    """(1/n) sum_i sum_c y_ci (-log p_ci), p the softmax of a row of scores; rows of y are
     probabilities.
 
     With e_c = exp(s_c - max s) and r their sum without the largest, -sum_c y_c log p_c = sum_c y_c
@@ -63,19 +75,19 @@ class CrossEntropy:
         return self.value_and_slope(scores, y)[0]
 
     def slope(self, scores: Tensor, y: Tensor) -> Tensor:
-        """(p - y) / n, (*runs, d_L, n)."""
+        """(p - y) / n, (*runs, n, d_L)."""
         return self.value_and_slope(scores, y)[1]
 
     def value_and_slope(self, scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Both, with the exponentials taken once."""
-        low = scores - scores.amax(-2, keepdim=True)
+        low = scores - scores.amax(-1, keepdim=True)
         largest = low == 0
         tails = torch.exp(low).masked_fill(largest, 0.0)
         # of several largest, all but one
-        rest = (tails.sum(-2) + (largest.sum(-2) - 1))[..., None, :]
+        rest = (tails.sum(-1) + (largest.sum(-1) - 1))[..., None]
         p = torch.where(largest, -rest, tails) / (1 + rest)  # less 1 at a largest one
-        value = (torch.log1p(rest)[..., 0, :] - (y * low).sum(-2)).mean(-1)
-        return value, (p - (y - largest.to(y))) / scores.shape[-1]
+        value = (torch.log1p(rest)[..., 0] - (y * low).sum(-1)).mean(-1)
+        return value, (p - (y - largest.to(y))) / scores.shape[-2]
 
 
 squared_error = SquaredError("squared error", mean=False)

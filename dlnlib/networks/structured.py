@@ -1,10 +1,16 @@
 """Layers in a linear space of matrices, W = sum_j c_j A_j: convolutions and others.
 
-A basis is a tensor (r, k_out, k_in); kernels c are (*runs, r), one a layer. Source: R20, structured
-layers.
+A basis is a tensor (r, k_out, k_in); kernels c are (*runs, r), one a layer. Gradient descent on c
+of an orthonormal basis is projected gradient descent W <- W - eta P(dF/dW) on matrices; for an
+orthogonal basis with ||A_j||_F^2 = a it is so with step a eta; otherwise not. Source: R20,
+structured layers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -12,6 +18,10 @@ from torch import Tensor
 from dlnlib.errors import BadParameter
 
 __all__ = [
+    "Structure",
+    "Kernels",
+    "Projected",
+    "Preconditioned",
     "convolution",
     "toeplitz",
     "circulant",
@@ -21,6 +31,68 @@ __all__ = [
     "coordinates",
     "project",
 ]
+
+
+class Structure:
+    """How the numbers that descent moves make the layers; this one: they are the layers.
+
+    `entry` is how many dimensions the numbers of one layer have.
+    """
+
+    entry = 2
+
+    def layers(self, numbers: Sequence[Tensor]) -> list[Tensor]:
+        """Layers (*runs, d_{k+1}, d_k) from the numbers of each."""
+        return list(numbers)
+
+    def moves(self, gradients: list[Tensor]) -> list[Tensor]:
+        """What a step subtracts, times its length, shaped like the numbers, from dF/dW_k of all
+        layers."""
+        return gradients
+
+
+@dataclass(frozen=True)
+class Kernels(Structure):
+    """W_k = sum_j c_kj A_j: descent moves kernels c_k (*runs, r), along <dF/dW_k, A_j>_F."""
+
+    bases: Sequence[Tensor] = field(repr=False)
+    entry = 1
+
+    def layers(self, numbers: Sequence[Tensor]) -> list[Tensor]:
+        return [assemble(c, basis) for c, basis in zip(numbers, self.bases, strict=True)]
+
+    def moves(self, gradients: list[Tensor]) -> list[Tensor]:
+        return [coordinates(G, basis) for G, basis in zip(gradients, self.bases, strict=True)]
+
+
+@dataclass(frozen=True)
+class Projected(Structure):
+    """Descent along the projections P_k(dF/dW_k) on the spaces of these bases; None: no constraint.
+
+    Layers that start in their space stay there.
+    """
+
+    bases: Sequence[Tensor | None] = field(repr=False)
+
+    @cached_property
+    def units(self) -> list[Tensor | None]:
+        """Orthonormal bases of the same spaces."""
+        return [None if basis is None else orthonormal(basis) for basis in self.bases]
+
+    def moves(self, gradients: list[Tensor]) -> list[Tensor]:
+        pairs = zip(gradients, self.units, strict=True)
+        return [G if unit is None else assemble(coordinates(G, unit), unit) for G, unit in pairs]
+
+
+@dataclass(frozen=True)
+class Preconditioned(Structure):
+    """Descent along dF/dW_1 B in the first layer, for a matrix B (d_0, d_0), and dF/dW_k in the
+    others."""
+
+    matrix: Tensor = field(repr=False)
+
+    def moves(self, gradients: list[Tensor]) -> list[Tensor]:
+        return [gradients[0] @ self.matrix, *gradients[1:]]
 
 
 def convolution(side: int, kernel: int = 3, circular: bool = False, device=None) -> Tensor:

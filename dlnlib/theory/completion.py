@@ -99,7 +99,7 @@ def single_modes(
 
     From an orthogonal start a target of rank one is, by `compression`, a problem of 2 x 2 layers
     that knows of the start only eps_l and the overlap q = u^T Q_L ... Q_1 v. For
-    `dynamics.descend_target`; with several modes the overlaps between different ones, of order
+    `losses.Factorisation`; with several modes the overlaps between different ones, of order
     d^(-1/2), are left out.
     """
     U, s, Vh = torch.linalg.svd(target)

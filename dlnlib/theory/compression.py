@@ -31,8 +31,8 @@ TOLERANCE = 1e-12
 
 @dataclass(frozen=True)
 class Compressed:
-    """A network and its target split in two independent problems, both for `descend_target`; k =
-    2r.
+    """A network and its target split in two independent problems, both for `losses.Factorisation`;
+    k = 2r.
 
     weights, target            the small problem: layers (*runs, k, k), the last (*runs, r, k) in
                                case (b).

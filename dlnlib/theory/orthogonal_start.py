@@ -156,9 +156,9 @@ def one_mode_networks(
     modes do.
 
     Layers (rank, 2, 1), (rank, 2, 2), ..., (rank, 1, 2) and targets sigma_i (rank, 1, 1), for
-    `descend_target`. Inner layers must be eps_l Q_l, square. Then descent sees only x = Q W_1 v and
-    y = W_L^T u (all Q_l moved into x) and, in their plane, eps_l I: exact but for the coupling of
-    modes, which the product of the start and <x_i, x_j> bring in.
+    `losses.Factorisation`. Inner layers must be eps_l Q_l, square. Then descent sees only x = Q W_1
+    v and y = W_L^T u (all Q_l moved into x) and, in their plane, eps_l I: exact but for the
+    coupling of modes, which the product of the start and <x_i, x_j> bring in.
     """
     if len(weights) < 2:
         raise BadParameter(
