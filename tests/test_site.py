@@ -125,12 +125,27 @@ def test_ledger_page_links_to_verdicts_that_exist(site):
     )
     table = ledger.select_one("table.dln-ledger")
     entries = json.loads((site / "claims.json").read_text())
-    assert len(table.select("tbody tr")) == len(entries)
-    links = [a["href"] for a in table.select("tbody a")]
+    assert len(table.select("tr[data-status]")) == len(entries)
+    links = [a["href"] for a in table.select("tr[data-status] a")]
     assert len(links) == sum(bool(e["checks"]) for e in entries)
     for link in links:
         page, _, anchor = link.partition("#")
         assert ids(site / "book" / page).count(anchor) == 1, link
+
+
+def test_verdicts_lead_to_their_rows_and_to_the_data(site):
+    """And back: chapters, ledger and data are linked in every direction."""
+    rows = ids(site / "book" / "ledger.html")
+    for page in pages(site):
+        sections = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select(
+            "section.dln-verdict"
+        )
+        for section in sections:
+            row, own, data = (a["href"] for a in section.select(".dln-from a"))
+            assert rows.count(row.partition("#")[2]) == 1
+            assert own == f"#{section['id']}"
+            assert (page.parent / data).resolve() == site / "claims.json"
+    assert len(rows) == len(set(rows))
 
 
 def test_no_page_fetches_from_the_network(site):
