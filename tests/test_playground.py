@@ -8,10 +8,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT
 from devtools import Browser, browsing, chromium
+from dlnplayground import SHARED, names
+from scipy.interpolate import CubicSpline
 
 import dlnlib as dl
+from dlnlib import theory
 from dlnlib.networks import with_product
 
 FOLDER = ROOT / "book" / "_static" / "playground"
@@ -48,7 +52,7 @@ def mathematics(browser) -> Browser:
 
 def page(folder: Path, name: str) -> str:
     """The address of a page that holds this playground and nothing else."""
-    files = [*("flow.js", "ui.js", "points.js"), f"{name}.js"]
+    files = [f"{file}.js" for file in (*SHARED, name)]
     scripts = [f'<script defer src="{(FOLDER / file).as_uri()}"></script>' for file in files]
     path = folder / "page.html"
     path.write_text(
@@ -182,3 +186,75 @@ def test_training_ends_on_the_predicted_line_at_once_without_motion(browser, tmp
     )
     assert measured == predicted
     browser.prefer()
+
+
+# --- layers, modes, steps -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def layers(mathematics) -> Browser:
+    mathematics.run((FOLDER / "layers.js").read_text(encoding="utf-8"))
+    return mathematics
+
+
+def test_layers_flow_as_in_the_library(layers):
+    """Gap of every layer and the norm at the library's risks, from an unbalanced start."""
+    z, start = PLANES["six"], dl.gaussian([2, 3, 3, 1], seed=4)
+    run = dl.flow(start, z, dl.exponential, until=100, accuracy=1e-10, per_decade=3)
+    given, setting = (
+        json.dumps([W.tolist() for W in start]),
+        {"loss": "exponential", "until": 110, "accuracy": 1e-12},
+    )
+    layers.run(f"path = dln.layersFlow({given}, {z.tolist()}, {json.dumps(setting)}), 1")
+    assert layers.run("path.reached")
+    gaps = layers.run("path.layers.map(layers => layers.map(dln.rankOneGap))")
+    found = [*zip(*gaps, strict=True), layers.run("path.norm")]
+    known = [dl.rank_one_gap(W).tolist() for W in run.weights]
+    known.append(run.clocks["log_norm"].exp().tolist())
+    clock, psi = layers.run("path.psi"), run.clocks["log_inverse_risk"].tolist()
+    for ours, theirs in zip(found, known, strict=True):
+        assert CubicSpline(clock, ours)(psi) == pytest.approx(theirs, abs=1e-6)
+    assert layers.run(f"dln.rankOneBound({given})") == pytest.approx(theory.rank_one_bound(start))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_modes_are_half_learnt_when_the_library_says(layers, depth):
+    s, begin, shares = 1.7, 0.05, [0.1, 0.5, 0.9]
+    times = call(layers, "dln.modeTimes", s, begin, depth, shares)
+    start = with_product(torch.tensor([begin], dtype=torch.float64), [1] * (depth + 1))
+    run = dl.flow_in_time(start, lambda W: _squared_loss_slopes(W, s), [0.0, *times], 1e-12)
+    assert run.predictor[1:, 0].tolist() == pytest.approx([s * x for x in shares], rel=1e-6)
+
+
+def _squared_loss_slopes(weights, s):
+    """Gradient of (s - product)^2 / 2 in layers that are numbers."""
+    product = torch.stack([W.reshape(()) for W in weights]).prod()
+    return [-(s - product) * product / W for W in weights]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_the_critical_step_is_the_library_s(layers, depth):
+    """Just below it training comes to rest, just above it does not."""
+    one = torch.ones(1, dtype=torch.float64)
+    critical = theory.critical_step(one, one, depth).item()
+    assert call(layers, "dln.criticalStep", depth) == critical
+    below = call(layers, "dln.steps", depth, 0.97 * critical, 0.9, 3000, 10)
+    above = call(layers, "dln.steps", depth, 1.03 * critical, 0.9, 3000, 10)
+    assert below == pytest.approx([1.0] * 10, abs=1e-6)
+    assert above == [] or max(above) - min(above) > 1e-3
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_playground_works_by_keys_and_says_what_it_shows(browser, tmp_path, name):
+    browser.open(page(tmp_path, name))
+    said = "document.querySelector('.pg-says').textContent"
+    before = browser.run(said)
+    assert len(before.split()) > 5
+    browser.run("[...document.querySelectorAll('input[type=range]')].at(-1).focus()")
+    browser.press("ArrowLeft")
+    browser.press("ArrowLeft")
+    assert browser.run(said) != before
+    assert browser.run("location.hash").startswith(f"#pg_{name}_")
+    unnamed = "[...document.querySelectorAll('svg[role=img]')].filter(s => !s.ariaLabel).length"
+    assert browser.run(unnamed) == 0
+    assert browser.errors == []

@@ -148,6 +148,27 @@ def test_verdicts_lead_to_their_rows_and_to_the_data(site):
     assert len(rows) == len(set(rows))
 
 
+def test_a_chapter_can_be_taken_away_as_text_and_as_an_executed_notebook(toy):
+    sources = toy / "_build" / "html" / "_sources" / "book" / "toys"
+    notebook = json.loads((sources / "halving.ipynb").read_text())
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
+    assert any("JT18-eq1" in str(output) for output in outputs)
+    assert (sources / "halving.md").read_text() == (toy / CHAPTER).read_text()
+    page = (toy / "_build" / "html" / CHAPTER.with_suffix(".html")).read_text()
+    assert "halving.ipynb" in page and "halving.md" in page
+
+
+def test_every_page_says_what_it_is_and_the_icons_come_once(site):
+    for page in pages(site):
+        text = page.read_text(encoding="utf-8")
+        if page.parent.name == "book" or page.parent.parent.name == "book":
+            assert re.search('<meta name="description" content="[^"]{20}', text), page
+            assert 'property="og:title"' in text and 'rel="icon"' in text, page
+        assert '<html lang="en"' in text or page.name == "index.html"
+        assert "fontawesome" not in "".join(re.findall(r"<script[^>]*>", text)), page
+    assert not list(site.glob("_static/vendor/fontawesome/*/webfonts/*"))
+
+
 def test_no_page_fetches_from_the_network(site):
     assert len(pages(site)) >= 4
     for page in pages(site):

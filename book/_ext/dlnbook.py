@@ -95,19 +95,29 @@ def outdated(app, env, added, changed, removed):
     )
 
 
+def executed(app, docname):
+    """The page's notebook with its outputs, or None where it has no code; raises KeyError where the
+    cache has none.
+
+    From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came
+    from there.
+    """
+    source = Path(app.env.doc2path(docname))
+    if "```{code-cell}" not in source.read_text(encoding="utf-8"):
+        return None
+    cache = get_cache(app.config.nb_execution_cache_path)
+    return cache.merge_match_into_notebook(read(source, Path(app.srcdir)))[1]
+
+
 def read_verdicts(app, doctree) -> None:
     env = app.env
     store = env.dln_verdicts = getattr(env, "dln_verdicts", {})
     store.pop(env.docname, None)
-    source = Path(env.doc2path(env.docname))
-    if "```{code-cell}" not in source.read_text(encoding="utf-8"):
-        return
-    # From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came
-    # from there.
-    cache = get_cache(app.config.nb_execution_cache_path)
     try:
-        _, notebook = cache.merge_match_into_notebook(read(source, Path(app.srcdir)))
-        store[env.docname] = ledger.gather(notebook, source.stem)
+        notebook = executed(app, env.docname)
+        if notebook is None:
+            return
+        store[env.docname] = ledger.gather(notebook, Path(env.docname).name)
         ledger.complete(store[env.docname])
     except KeyError:
         logger.warning("no outputs in the execution cache", location=env.docname, type="dlnbook")

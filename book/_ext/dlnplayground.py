@@ -16,7 +16,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.util.docutils import SphinxDirective
 
-SHARED = ("flow", "ui", "points")  # in this order, before the playgrounds themselves
+SHARED = ("flow", "layers", "ui", "points")  # in this order, before the playgrounds themselves
 STATIC = Path(__file__).resolve().parent.parent / "_static"
 
 

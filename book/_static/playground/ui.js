@@ -150,7 +150,7 @@
   function plot({ width = 560, height = 250, x, y, label }) {
     const inner = svg("g", { class: "pg-curves" });
     const axes = svg("g", { class: "pg-axes" });
-    const cursor = svg("line", { class: "pg-cursor", y1: BOX.top, y2: height - BOX.bottom });
+    const cursor = svg("line", { class: "pg-cursor", x1: -9, x2: -9, y1: BOX.top, y2: height - BOX.bottom });
     const picture = svg("svg", {
       viewBox: `0 0 ${width} ${height}`,
       role: "img",
