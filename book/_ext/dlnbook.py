@@ -14,8 +14,8 @@ import re
 import shutil
 from pathlib import Path
 
-import icons
 import ledgerpage
+import mended
 import yaml
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -211,7 +211,7 @@ def finish(app, exception) -> None:
     shutil.copyfile(mathjax_file(), script)
     text = json.dumps(all_entries(app.env), indent=1, allow_nan=False) + "\n"
     (Path(app.outdir) / "claims.json").write_text(text, encoding="utf-8")
-    icons.embed(Path(app.outdir))
+    mended.mend(Path(app.outdir))
 
 
 def setup(app):

@@ -26,11 +26,12 @@ def describe(app, pagename, templatename, context, doctree) -> None:
     if doctree is None:
         return
     title = html.escape(app.env.titles[pagename].astext(), quote=True)
+    name = app.config.html_title or app.config.project
     facts = {
         "og:type": "article",
         "og:title": title,
-        "og:site_name": html.escape(app.config.html_title or app.config.project, quote=True),
-        "og:description": html.escape(description(doctree), quote=True),
+        "og:site_name": html.escape(name, quote=True),
+        "og:description": html.escape(description(doctree) or f"A page of {name}", quote=True),
     }
     tags = [f'<meta name="description" content="{facts["og:description"]}" />']
     tags += [f'<meta property="{name}" content="{said}" />' for name, said in facts.items()]

@@ -38,7 +38,7 @@ def html(verdict: Verdict) -> str:
     gauges = "\n".join(_gauge(check) for check in telling(verdict))
     return (
         f'<section class="dln-verdict dln-{slug}" id="{anchor(verdict.to_json())}" '
-        f'aria-label="Verdict on {name}">\n'
+        f'aria-label="Verdict on {", ".join((name, *_case(verdict)))}">\n'
         f'<p class="dln-head"><span class="dln-status">{verdict.status}</span> '
         f"<strong>{name}</strong> {words(claim.title)}</p>\n"
         f'<p class="dln-decided">{_decided(verdict)}</p>\n'
@@ -114,6 +114,12 @@ def _decided(verdict: Verdict) -> str:
     controls = len(verdict.of("control"))
     told = f"; {_count(controls, 'control')} failed, as told" if controls else ""
     return f"{_list(held)} held{sharp}{told}."
+
+
+def _case(verdict: Verdict) -> list[str]:
+    """Part and data: what tells the verdicts on one claim apart."""
+    found = [verdict.parameters.get(name) for name in ("part", "data")]
+    return [_html.escape(str(value), quote=True) for value in found if value]
 
 
 def _origin(verdict: Verdict) -> str:

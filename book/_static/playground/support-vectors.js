@@ -54,7 +54,7 @@
     const legend = dln.ui.key(
       ["pg-key-line", "the network"],
       ["pg-key-told", "predicted"],
-      ["pg-key-ring", "support vector"],
+      ["pg-key-ring", "support"],
       ["pg-key-start", "start"]
     );
     const says = el("p", { class: "pg-says", "aria-live": "polite" });
@@ -92,7 +92,7 @@
     const names = Object.entries(EXAMPLES).map(([key, example]) => [key, example.name]);
     const example = dln.ui.select({
       label: "data",
-      value: "",
+      value: root.location.hash ? "" : "eight",
       options: { "": "yours", ...Object.fromEntries(names) },
       onchange: (key) => key && change(copy(EXAMPLES[key])),
     });
@@ -125,6 +125,7 @@
 
     function add(label) {
       if (state.points.length >= MOST) return;
+      example.set("");
       const at = [label * (0.3 + 0.1 * (state.points.length % 4)), label * 0.5];
       change({ points: [...state.points, { at, label }] });
     }
@@ -257,6 +258,7 @@
 
     /** After a move: exactly, and in words. */
     function settle() {
+      example.set("");
       compute();
       rest();
     }

@@ -147,7 +147,7 @@
 
   /** An empty plot: `draw(curves)` with curves { points, class, width }, in the units of the axes
    * (logarithms to base 10 where `log`); `mark(x)` moves the cursor. */
-  function plot({ width = 560, height = 250, x, y, label }) {
+  function plot({ width = 560, height = 235, x, y, label }) {
     const inner = svg("g", { class: "pg-curves" });
     const axes = svg("g", { class: "pg-axes" });
     const cursor = svg("line", { class: "pg-cursor", x1: -9, x2: -9, y1: BOX.top, y2: height - BOX.bottom });

@@ -1,8 +1,8 @@
-"""The theme's icons, once.
+"""What the tools do wrong, mended in the built pages.
 
-It asks for them twice: as fonts, which no page from disk may read, and as a script of 1.5 MB that
-draws them. Here the one font that is used goes into its style sheet, where pages from disk find it,
-and the script goes.
+The bibliography calls itself a list and has no items. The theme's icons come twice: as fonts, which
+no page from disk may read, and as a script of 1.5 MB that draws them. Here the one font that is
+used goes into its style sheet, where pages from disk find it, and the script goes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ LOADED = re.compile(
     r'<link rel="preload" as="font"[^>]*>\s*|<script src="[^"]*fontawesome[^"]*"></script>\s*'
 )
 FACE = re.compile(r"@font-face\{[^}]*\}")
+LIST = 'role="list" class="citation-list"'
 USED = "fa-solid-900.woff2"
 
 
-def embed(site: Path) -> None:
+def mend(site: Path) -> None:
     """Of a built site: every page, the style sheets of the icons, and what they no longer need."""
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        if LOADED.search(text):
-            page.write_text(LOADED.sub("", text), encoding="utf-8")
+        mended = LOADED.sub("", text).replace(LIST, 'class="citation-list"')
+        if mended != text:
+            page.write_text(mended, encoding="utf-8")
     for folder in site.glob("_static/vendor/fontawesome/*"):
         font = folder / "webfonts" / USED
         if font.is_file():
