@@ -158,6 +158,12 @@ def test_a_chapter_can_be_taken_away_as_text_and_as_an_executed_notebook(toy):
     assert "halving.ipynb" in page and "halving.md" in page
 
 
+def test_mathjax_is_loaded_where_there_is_a_formula_and_nowhere_else(site):
+    loaded = {page: "tex-svg-full.js" in page.read_text(encoding="utf-8") for page in pages(site)}
+    formulas = {page: 'class="math' in page.read_text(encoding="utf-8") for page in pages(site)}
+    assert loaded == formulas and True in loaded.values() and False in loaded.values()
+
+
 def test_every_page_says_what_it_is_and_the_icons_come_once(site):
     for page in pages(site):
         text = page.read_text(encoding="utf-8")

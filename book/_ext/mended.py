@@ -2,7 +2,8 @@
 
 The bibliography calls itself a list and has no items. The theme's icons come twice: as fonts, which
 no page from disk may read, and as a script of 1.5 MB that draws them. Here the one font that is
-used goes into its style sheet, where pages from disk find it, and the script goes.
+used goes into its style sheet, where pages from disk find it, and the script goes. MathJax, 2.3 MB,
+goes from pages without a formula.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ LOADED = re.compile(
     r'<link rel="preload" as="font"[^>]*>\s*|<script src="[^"]*fontawesome[^"]*"></script>\s*'
 )
 FACE = re.compile(r"@font-face\{[^}]*\}")
+MATHJAX = re.compile(r'<script [^>]*src="[^"]*/mathjax/[^"]*"[^>]*></script>\s*')
 LIST = 'role="list" class="citation-list"'
 USED = "fa-solid-900.woff2"
 
@@ -24,6 +26,8 @@ def mend(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         mended = LOADED.sub("", text).replace(LIST, 'class="citation-list"')
+        if 'class="math' not in text:
+            mended = MATHJAX.sub("", mended)
         if mended != text:
             page.write_text(mended, encoding="utf-8")
     for folder in site.glob("_static/vendor/fontawesome/*"):
