@@ -158,6 +158,16 @@ def test_a_chapter_can_be_taken_away_as_text_and_as_an_executed_notebook(toy):
     assert "halving.ipynb" in page and "halving.md" in page
 
 
+def test_folds_have_names_of_their_own_and_no_id_comes_twice(site):
+    for page in pages(site):
+        if page.name == "search.html":  # the theme's, with two boxes of one id
+            continue
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        names = [fold.get("aria-label") or fold.get_text() for fold in soup.select("main summary")]
+        assert len(names) == len(set(names)), page
+        assert len(ids(page)) == len(set(ids(page))), page
+
+
 def test_mathjax_is_loaded_where_there_is_a_formula_and_nowhere_else(site):
     loaded = {page: "tex-svg-full.js" in page.read_text(encoding="utf-8") for page in pages(site)}
     formulas = {page: 'class="math' in page.read_text(encoding="utf-8") for page in pages(site)}

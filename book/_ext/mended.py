@@ -3,13 +3,15 @@
 The bibliography calls itself a list and has no items. The theme's icons come twice: as fonts, which
 no page from disk may read, and as a script of 1.5 MB that draws them. Here the one font that is
 used goes into its style sheet, where pages from disk find it, and the script goes. MathJax, 2.3 MB,
-goes from pages without a formula.
+goes from pages without a formula. All folded cells have one name, which is not the one that is
+seen, and all theorems and proofs one id: they are numbered.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+from itertools import count
 from pathlib import Path
 
 LOADED = re.compile(
@@ -18,6 +20,8 @@ LOADED = re.compile(
 FACE = re.compile(r"@font-face\{[^}]*\}")
 MATHJAX = re.compile(r'<script [^>]*src="[^"]*/mathjax/[^"]*"[^>]*></script>\s*')
 LIST = 'role="list" class="citation-list"'
+FOLD = re.compile(r'<summary aria-label="Toggle hidden content">(.*?)</summary>', re.DOTALL)
+CONTENT = re.compile(r'id="(proof|proof-content)"')
 USED = "fa-solid-900.woff2"
 
 
@@ -26,6 +30,7 @@ def mend(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         mended = LOADED.sub("", text).replace(LIST, 'class="citation-list"')
+        mended = _numbered(mended)
         if 'class="math' not in text:
             mended = MATHJAX.sub("", mended)
         if mended != text:
@@ -37,6 +42,18 @@ def mend(site: Path) -> None:
             _style(folder / "css" / "all.min.css", data)
         for file in (*folder.glob("webfonts/*"), *folder.glob("js/*.js")):
             file.unlink()
+
+
+def _numbered(text: str) -> str:
+    """The same page with a name of its own for every fold, and an id for every theorem's text."""
+    folds, contents = count(1), count(1)
+
+    def fold(found: re.Match) -> str:
+        said = f'<span class="visually-hidden">, fold {next(folds)} of this page</span>'
+        return f"<summary>{found[1]}{said}</summary>"
+
+    text = FOLD.sub(fold, text)
+    return CONTENT.sub(lambda found: f'id="{found[1]}-{next(contents)}"', text)
 
 
 def _style(sheet: Path, font: str) -> None:

@@ -155,7 +155,7 @@ def _list(parts: list[str]) -> str:
 def _relative(value: float) -> str:
     """A relative error for readers: per cent, or a power of ten."""
     if value >= 1e-3:
-        return f"{value * 100:.1g} %"
+        return f"{number(100 * value, 1)} %"
     head, power = f"{value:.0e}".split("e")
     return f"{head}·10<sup>−{abs(int(power))}</sup>"
 
