@@ -20,7 +20,8 @@ LOADED = re.compile(
 FACE = re.compile(r"@font-face\{[^}]*\}")
 MATHJAX = re.compile(r'<script [^>]*src="[^"]*/mathjax/[^"]*"[^>]*></script>\s*')
 LIST = 'role="list" class="citation-list"'
-FOLD = re.compile(r'<summary aria-label="Toggle hidden content">(.*?)</summary>', re.DOTALL)
+FOLD = re.compile(r"<summary([^>]*)>(.*?)</summary>", re.DOTALL)
+NAMELESS = ' aria-label="Toggle hidden content"'
 CONTENT = re.compile(r'id="(proof|proof-content)"')
 USED = "fa-solid-900.woff2"
 
@@ -50,7 +51,7 @@ def _numbered(text: str) -> str:
 
     def fold(found: re.Match) -> str:
         said = f'<span class="visually-hidden">, fold {next(folds)} of this page</span>'
-        return f"<summary>{found[1]}{said}</summary>"
+        return f"<summary{found[1].replace(NAMELESS, '')}>{found[2]}{said}</summary>"
 
     text = FOLD.sub(fold, text)
     return CONTENT.sub(lambda found: f'id="{found[1]}-{next(contents)}"', text)
