@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import mended
 import pytest
 from browser import not_typeset
 from bs4 import BeautifulSoup
@@ -166,6 +167,15 @@ def test_folds_have_names_of_their_own_and_no_id_comes_twice(site):
         names = [fold.get("aria-label") or fold.get_text() for fold in soup.select("main summary")]
         assert len(names) == len(set(names)), page
         assert len(ids(page)) == len(set(ids(page))), page
+
+
+def test_what_is_mended_is_left_alone(copy):
+    site = copy / "_build" / "html"
+    page = site / CHAPTER.with_suffix(".html")
+    written = page.read_text()
+    assert "fold 1 of this page" in written and 'id="proof-content-1"' in written
+    mended.mend(site)
+    assert page.read_text() == written
 
 
 def test_mathjax_is_loaded_where_there_is_a_formula_and_nowhere_else(site):

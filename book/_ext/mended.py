@@ -21,6 +21,7 @@ FACE = re.compile(r"@font-face\{[^}]*\}")
 MATHJAX = re.compile(r'<script [^>]*src="[^"]*/mathjax/[^"]*"[^>]*></script>\s*')
 LIST = 'role="list" class="citation-list"'
 FOLD = re.compile(r"<summary([^>]*)>(.*?)</summary>", re.DOTALL)
+SAID = re.compile(r'<span class="visually-hidden">, fold \d+ of this page</span>')
 NAMELESS = ' aria-label="Toggle hidden content"'
 CONTENT = re.compile(r'id="(proof|proof-content)"')
 USED = "fa-solid-900.woff2"
@@ -53,7 +54,7 @@ def _numbered(text: str) -> str:
         said = f'<span class="visually-hidden">, fold {next(folds)} of this page</span>'
         return f"<summary{found[1].replace(NAMELESS, '')}>{found[2]}{said}</summary>"
 
-    text = FOLD.sub(fold, text)
+    text = FOLD.sub(fold, SAID.sub("", text))  # a page that this build did not write has them
     return CONTENT.sub(lambda found: f'id="{found[1]}-{next(contents)}"', text)
 
 
