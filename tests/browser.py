@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from devtools import chromium
 
 # One start of the browser for all pages: each is opened in a frame, which says what it holds when
 # MathJax has ended. The frames are hidden: typesetting needs no layout, which takes longer than the
@@ -39,9 +39,7 @@ COUNTS = """<!DOCTYPE html>
 def mathematics(pages: list[Path], folder: Path) -> list[list[int]]:
     """How many formulas a headless browser shows on each page and how many errors, with the network
     switched off."""
-    browser = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-    )
+    browser = chromium()
     if browser is None:
         pytest.skip("no chromium on this machine: the rendering of mathematics is not checked")
     frames = folder / "frames.html"

@@ -136,6 +136,7 @@ def test_run_leaves_notebook_page_and_verdicts(halving, tmp_path):
     page = (out / "halving.html").read_text()
     for part in ("Theorem", "dln-verdict", 'alt="A straight line', "MathJax", "Ji and Telgarsky"):
         assert part in page
+    assert "where scripts do not run" not in page
     assert external(Tags(page)) == []
     (out / "notes.txt").write_text("mine")
     run(halving, {}, out)

@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import mended
 import pytest
 from browser import not_typeset
 from bs4 import BeautifulSoup
@@ -125,12 +126,73 @@ def test_ledger_page_links_to_verdicts_that_exist(site):
     )
     table = ledger.select_one("table.dln-ledger")
     entries = json.loads((site / "claims.json").read_text())
-    assert len(table.select("tbody tr")) == len(entries)
-    links = [a["href"] for a in table.select("tbody a")]
+    assert len(table.select("tr[data-status]")) == len(entries)
+    links = [a["href"] for a in table.select("tr[data-status] a")]
     assert len(links) == sum(bool(e["checks"]) for e in entries)
     for link in links:
         page, _, anchor = link.partition("#")
         assert ids(site / "book" / page).count(anchor) == 1, link
+
+
+def test_verdicts_lead_to_their_rows_and_to_the_data(site):
+    """And back: chapters, ledger and data are linked in every direction."""
+    rows = ids(site / "book" / "ledger.html")
+    for page in pages(site):
+        sections = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select(
+            "section.dln-verdict"
+        )
+        for section in sections:
+            row, own, data = (a["href"] for a in section.select(".dln-from a"))
+            assert rows.count(row.partition("#")[2]) == 1
+            assert own == f"#{section['id']}"
+            assert (page.parent / data).resolve() == site / "claims.json"
+    assert len(rows) == len(set(rows))
+
+
+def test_a_chapter_can_be_taken_away_as_text_and_as_an_executed_notebook(toy):
+    sources = toy / "_build" / "html" / "_sources" / "book" / "toys"
+    notebook = json.loads((sources / "halving.ipynb").read_text())
+    outputs = [o for cell in notebook["cells"] for o in cell.get("outputs", [])]
+    assert any("JT18-eq1" in str(output) for output in outputs)
+    assert (sources / "halving.md").read_text() == (toy / CHAPTER).read_text()
+    page = (toy / "_build" / "html" / CHAPTER.with_suffix(".html")).read_text()
+    assert "halving.ipynb" in page and "halving.md" in page
+
+
+def test_folds_have_names_of_their_own_and_no_id_comes_twice(site):
+    for page in pages(site):
+        if page.name == "search.html":  # the theme's, with two boxes of one id
+            continue
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        names = [fold.get("aria-label") or fold.get_text() for fold in soup.select("main summary")]
+        assert len(names) == len(set(names)), page
+        assert len(ids(page)) == len(set(ids(page))), page
+
+
+def test_what_is_mended_is_left_alone(copy):
+    site = copy / "_build" / "html"
+    page = site / CHAPTER.with_suffix(".html")
+    written = page.read_text()
+    assert "fold 1 of this page" in written and 'id="proof-content-1"' in written
+    mended.mend(site)
+    assert page.read_text() == written
+
+
+def test_mathjax_is_loaded_where_there_is_a_formula_and_nowhere_else(site):
+    loaded = {page: "tex-svg-full.js" in page.read_text(encoding="utf-8") for page in pages(site)}
+    formulas = {page: 'class="math' in page.read_text(encoding="utf-8") for page in pages(site)}
+    assert loaded == formulas and True in loaded.values() and False in loaded.values()
+
+
+def test_every_page_says_what_it_is_and_the_icons_come_once(site):
+    for page in pages(site):
+        text = page.read_text(encoding="utf-8")
+        if page.parent.name == "book" or page.parent.parent.name == "book":
+            assert re.search('<meta name="description" content="[^"]{20}', text), page
+            assert 'property="og:title"' in text and 'rel="icon"' in text, page
+        assert '<html lang="en"' in text or page.name == "index.html"
+        assert "fontawesome" not in "".join(re.findall(r"<script[^>]*>", text)), page
+    assert not list(site.glob("_static/vendor/fontawesome/*/webfonts/*"))
 
 
 def test_no_page_fetches_from_the_network(site):

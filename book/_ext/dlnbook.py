@@ -9,11 +9,13 @@ they came from the cache.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
+import re
 import shutil
 from pathlib import Path
 
+import ledgerpage
+import mended
 import yaml
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -27,7 +29,7 @@ from dlnlib.book.page import mathjax_file
 from dlnlib.errors import DlnError
 from dlnlib.verdict import ledger
 from dlnlib.verdict.claims import registry
-from dlnlib.verdict.render import anchor, words
+from dlnlib.verdict.instrument import LINKS
 
 logger = logging.getLogger("dlnbook")
 MATHJAX = "mathjax/tex-svg-full.js"
@@ -93,19 +95,29 @@ def outdated(app, env, added, changed, removed):
     )
 
 
+def executed(app, docname):
+    """The page's notebook with its outputs, or None where it has no code; raises KeyError where the
+    cache has none.
+
+    From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came
+    from there.
+    """
+    source = Path(app.env.doc2path(docname))
+    if "```{code-cell}" not in source.read_text(encoding="utf-8"):
+        return None
+    cache = get_cache(app.config.nb_execution_cache_path)
+    return cache.merge_match_into_notebook(read(source, Path(app.srcdir)))[1]
+
+
 def read_verdicts(app, doctree) -> None:
     env = app.env
     store = env.dln_verdicts = getattr(env, "dln_verdicts", {})
     store.pop(env.docname, None)
-    source = Path(env.doc2path(env.docname))
-    if "```{code-cell}" not in source.read_text(encoding="utf-8"):
-        return
-    # From the cache: the copy that MyST-NB leaves in jupyter_execute has no outputs when they came
-    # from there.
-    cache = get_cache(app.config.nb_execution_cache_path)
     try:
-        _, notebook = cache.merge_match_into_notebook(read(source, Path(app.srcdir)))
-        store[env.docname] = ledger.gather(notebook, source.stem)
+        notebook = executed(app, env.docname)
+        if notebook is None:
+            return
+        store[env.docname] = ledger.gather(notebook, Path(env.docname).name)
         ledger.complete(store[env.docname])
     except KeyError:
         logger.warning("no outputs in the execution cache", location=env.docname, type="dlnbook")
@@ -139,35 +151,48 @@ def all_entries(env) -> list[dict]:
 
 def fill_ledger(app, doctree, docname) -> None:
     for node in list(doctree.findall(LedgerNode)):
-        entries = all_entries(app.env)
-        pages = {Path(doc).name: doc for doc in app.env.found_docs}
-        rows = "\n".join(_row(app, docname, pages, entry) for entry in entries)
-        head = "".join(
-            f'<th scope="col">{h}</th>'
-            for h in ("Claim", "Status", "Most telling number", "Provenance")
-        )
-        table = (
-            '<div class="dln-scroll"><table class="dln-ledger">'
-            f"<caption>{html.escape(ledger.summary(entries))}."
-            f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
-        )
-        node.replace_self(nodes.raw("", table, format="html"))
+        text = ledgerpage.table(all_entries(app.env), homes(app, docname))
+        node.replace_self(nodes.raw("", text, format="html"))
 
 
-def _row(app, docname, pages, entry) -> str:
-    line = ledger.row(entry)
-    name = html.escape(line.id)
-    if entry["checks"]:
-        page = app.builder.get_relative_uri(docname, pages[line.chapter])
-        name = f'<a href="{page}#{anchor(entry)}">{name}</a>'
-    case = f" <small>{html.escape(line.case)}</small>" if line.case else ""
-    slug = line.status.replace(" ", "-")
-    return (
-        f'<tr class="dln-{slug}">'
-        f'<th scope="row">{name}{case}<br><small>{words(line.title)}</small></th>'
-        f'<td><span class="dln-status">{line.status}</span></td><td>{words(line.telling)}</td>'
-        f"<td><small>{line.provenance}</small></td></tr>"
-    )
+def homes(app, docname) -> dict[str, ledgerpage.Home]:
+    """Every page that may hold verdicts, by its chapter's name: title and address from this
+    page."""
+    found = {}
+    for doc in in_order(app.env, app.config.root_doc):
+        title = app.env.titles[doc]
+        number = app.env.toc_secnumbers.get(doc, {}).get("", ())
+        words = f"{'.'.join(map(str, number))}. {title.astext()}" if number else title.astext()
+        found[Path(doc).name] = ledgerpage.Home(words, app.builder.get_relative_uri(docname, doc))
+    return found
+
+
+def in_order(env, doc: str) -> list[str]:
+    """A page and those below it, as the table of contents has them."""
+    below = [name for child in env.toctree_includes.get(doc, ()) for name in in_order(env, child)]
+    return [doc, *below]
+
+
+def link_verdicts(app, doctree, docname) -> None:
+    """Every verdict leads to its row of the ledger, to itself, and to the data."""
+    book = next((doc for doc in app.env.found_docs if Path(doc).name == "ledger"), None)
+    if book is None or app.builder.format != "html":
+        return
+    page = app.builder.get_relative_uri(docname, book)
+    data = app.builder.get_relative_uri(docname, "claims").replace("claims.html", "claims.json")
+    for node in doctree.findall(nodes.raw):
+        text = node.astext()
+        if LINKS in text:
+            anchors = re.findall(r'<section class="dln-verdict [^"]*" id="([^"]+)"', text)
+            for name in anchors:
+                links = ledgerpage.links(name, page, data)
+                text = text.replace(LINKS, links, 1)
+            node.children = [nodes.Text(text)]
+
+
+def add_filters(app, pagename, templatename, context, doctree) -> None:
+    if Path(pagename).name == "ledger":
+        app.add_js_file("ledger.js", loading_method="defer")
 
 
 def drop_thebe(app, pagename, templatename, context, doctree) -> None:
@@ -186,6 +211,7 @@ def finish(app, exception) -> None:
     shutil.copyfile(mathjax_file(), script)
     text = json.dumps(all_entries(app.env), indent=1, allow_nan=False) + "\n"
     (Path(app.outdir) / "claims.json").write_text(text, encoding="utf-8")
+    mended.mend(Path(app.outdir))
 
 
 def setup(app):
@@ -199,6 +225,8 @@ def setup(app):
     app.connect("doctree-read", read_verdicts)
     app.connect("env-check-consistency", check_homes)
     app.connect("doctree-resolved", fill_ledger)
+    app.connect("doctree-resolved", link_verdicts)
+    app.connect("html-page-context", add_filters, priority=800)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", finish)
     return {"version": dlnlib.__version__, "parallel_read_safe": False, "parallel_write_safe": True}

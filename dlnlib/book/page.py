@@ -28,6 +28,7 @@ body { font: 16px/1.6 sans-serif; color: #222; }
 pre { overflow-x: auto; background: #f5f5f5; padding: 0.6rem; font-size: 0.85rem; }
 a.headerlink { display: none; }
 """
+PLAYGROUND = re.compile(r"^```\{playground\}.*?^```$", re.DOTALL | re.MULTILINE)
 BIBLIOGRAPHY = "## References\n\n```{bibliography}\n:filter: docname in docnames\n```"
 
 
@@ -54,6 +55,9 @@ def render(notebook, title: str, root: Path) -> str:
         source, built = Path(folder, "source"), Path(folder, "built")
         source.mkdir()
         page = nbformat.from_dict(notebook)
+        for cell in page.cells:  # one file has no room for the scripts of a playground
+            if cell.cell_type == "markdown":
+                cell.source = PLAYGROUND.sub("", cell.source)
         if re.search(
             r"\{cite", "".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
         ):

@@ -1,4 +1,5 @@
-"""The faces of a verdict: an HTML table for readers, and plain text for regression tests.
+"""The words of a verdict, and its plain text for regression tests; what readers see is made in
+`instrument`.
 
 The text holds what mathematics fixes, and so it is the same on every machine: how each check went,
 and what was expected, to the digits that are known. What was measured is compared apart, as numbers
@@ -20,7 +21,7 @@ from dlnlib.verdict.check import Check
 if TYPE_CHECKING:
     from dlnlib.verdict.verdict import Verdict
 
-__all__ = ["anchor", "compared", "html", "number", "result", "text", "words"]
+__all__ = ["anchor", "compared", "number", "result", "text", "words"]
 
 KIND_WORDS = {
     "hypothesis": "Hypothesis",
@@ -106,32 +107,11 @@ def _without_numbers(reason: str) -> str:
 
 
 def anchor(entry: Mapping) -> str:
-    """The id of a verdict's table in its page: the claim, and a hash that tells apart runs with
-    other parameters."""
+    """The id of a verdict in its page: the claim, and a hash that tells apart runs with other
+    parameters. Letters, digits and hyphens: pages use it as a selector."""
     settings = json.dumps(entry["parameters"], sort_keys=True)
-    return f"verdict-{entry['id']}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-
-
-def html(verdict: Verdict) -> str:
-    """The table readers see: every number, its allowance and why, and the outcome in words as well
-    as colour."""
-    claim = verdict.claim
-    slug = verdict.status.replace(" ", "-")
-    seconds = f", {verdict.seconds:.1f} s" if verdict.seconds else ""
-    settings = ", ".join(f"{name} = {value}" for name, value in verdict.parameters.items())
-    settings = f"<br><small>{_html.escape(settings)}{seconds}</small>" if settings else ""
-    rows = "\n".join(_row(check) for check in verdict.checks)
-    return (
-        f'<table class="dln-verdict dln-{slug}" id="{anchor(verdict.to_json())}">\n'
-        f"<caption><strong>{_html.escape(claim.id)}: "
-        f'<span class="dln-status">{verdict.status}</span></strong> '
-        f"{words(claim.title)} <small>({_html.escape(claim.source)}; "
-        f"{PROVENANCE_WORDS[claim.provenance]})</small>{settings}</caption>\n"
-        '<thead><tr><th scope="col">Check</th><th scope="col">What</th>'
-        '<th scope="col">Measured</th>'
-        '<th scope="col">Expected</th><th scope="col">Result</th></tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n{_footer(verdict)}</table>"
-    )
+    name = re.sub("[^A-Za-z0-9]+", "-", entry["id"])
+    return f"verdict-{name}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
 
 
 def compared(check: Check) -> tuple[str, str]:
@@ -143,33 +123,6 @@ def compared(check: Check) -> tuple[str, str]:
         str(v) if isinstance(v, int) else f"{v:.{digits}g}"
         for v in (check.measured, check.expected)
     )
-
-
-def _row(check: Check) -> str:
-    allowance, (measured, expected) = "", compared(check)
-    if check.tolerance:
-        kind = "relative" if check.relation == "~" else "absolute"
-        allowance = f"<br><small>± {number(check.tolerance)} {kind}: {words(check.reason)}</small>"
-    outcome = "ok" if check.holds else "bad"
-    return (
-        f'<tr class="dln-{check.kind}"><td>{KIND_WORDS[check.kind]}</td>'
-        f'<th scope="row">{words(check.name)}</th>'
-        f"<td>{measured}</td><td>{SIGNS[check.relation]} {expected}{allowance}</td>"
-        f'<td class="dln-{outcome}">{result(check)}</td></tr>'
-    )
-
-
-def _footer(verdict: Verdict) -> str:
-    notes = [
-        f"Accuracy: {words(a.name)} {number(a.attained)} "
-        f"({'within' if a.met else 'not within'} the {number(a.needed)} needed)"
-        for a in verdict.limits
-    ]
-    if verdict.status == "undecided":
-        notes += [f"Undecided: {words(reason)}" for reason in verdict.open_reasons]
-    if not notes:
-        return ""
-    return f'<tfoot><tr><td colspan="5"><small>{"<br>".join(notes)}</small></td></tr></tfoot>\n'
 
 
 def words(text: str) -> str:

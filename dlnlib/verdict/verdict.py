@@ -22,8 +22,9 @@ from dlnlib.errors import BadData, DlnError
 from dlnlib.verdict.attempts import Missing, missing
 from dlnlib.verdict.check import JUDGED, Check, Limit
 from dlnlib.verdict.claims import Claim, claim
+from dlnlib.verdict.instrument import html
 from dlnlib.verdict.json import fields_from_json, verdict_to_json
-from dlnlib.verdict.render import html, text
+from dlnlib.verdict.render import text
 
 __all__ = ["MIME", "Verdict", "unreached"]
 
