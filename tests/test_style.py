@@ -7,6 +7,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import dlnapi
@@ -18,6 +19,28 @@ from docutils.nodes import system_message
 from dlnlib.book.chapters import chapters, convert
 
 COLUMNS = "88"
+CELL = 25  # lines of a cell that the reader sees at once
+SHARE = 0.4  # of a chapter's lines, seen at once
+FOLDED = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+# chapters whose code is not folded yet: the list only gets shorter
+TO_FOLD = {
+    "collapse",
+    "collapse-digits",
+    "convolution",
+    "convolution-experiments",
+    "convolution-phase",
+    "digits-training",
+    "invariance",
+    "invariant-subspaces",
+    "learning-rate",
+    "many-outputs",
+    "matrix-completion",
+    "non-whitened",
+    "one-output",
+    "small-network",
+    "stochastic-descent",
+    "your-own-network",
+}
 PACKAGES = (
     "data",
     "networks",
@@ -29,6 +52,9 @@ PACKAGES = (
     "verdict",
     "recorder",
 )
+
+
+opened = cache(convert)  # each chapter is read once by the tests of its cells
 
 
 def cells(folder: Path, sources: dict[str, str]) -> list[str]:
@@ -61,7 +87,7 @@ def cells(folder: Path, sources: dict[str, str]) -> list[str]:
 def test_cells_of_chapters_are_laid_out(tmp_path):
     sources = {}
     for chapter in chapters(ROOT):
-        for i, cell in enumerate(convert(chapter.path).cells):
+        for i, cell in enumerate(opened(chapter.path).cells):
             if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
                 sources[f"{chapter.name}-{i}"] = cell.source
     assert len(sources) > 300
@@ -71,6 +97,55 @@ def test_cells_of_chapters_are_laid_out(tmp_path):
 @pytest.mark.parametrize("source", ["x = {'a':1}", f"# {'word ' * 20}"])
 def test_a_cell_that_is_not_laid_out_is_named(tmp_path, source):
     assert "planted" in cells(tmp_path, {"planted": source})[0]
+
+
+def in_sight(path: Path) -> list[str]:
+    """What a reader of this chapter meets besides its idea: code too long to be seen at once, or
+    folded under no name."""
+    code = [cell for cell in opened(path).cells if cell.cell_type == "code"]
+    folded = [cell for cell in code if FOLDED & set(cell.metadata.get("tags", []))]
+    seen = [len(cell.source.splitlines()) for cell in code if cell not in folded]
+    share = sum(seen) / len(path.read_text(encoding="utf-8").splitlines())
+    nameless = [
+        cell
+        for cell in folded
+        if not cell.metadata.get("mystnb", {}).get("code_prompt_show", "").strip()
+    ]
+    return (
+        [f"a visible cell of {lines} lines" for lines in seen if lines > CELL]
+        + [f"visible code is {share:.0%} of the lines"] * (share > SHARE)
+        + ["a folded cell without a name"] * bool(nameless)
+    )
+
+
+def test_a_chapter_shows_its_idea_and_folds_the_rest():
+    found = {chapter.name: in_sight(chapter.path) for chapter in chapters(ROOT)}
+    assert {name: said for name, said in found.items() if said and name not in TO_FOLD} == {}
+    assert {name for name in TO_FOLD if not found.get(name)} == set()  # done, or gone
+
+
+NAMED = """---
+mystnb:
+  code_prompt_show: "What it holds"
+tags: [hide-input]
+---"""
+
+
+@pytest.mark.parametrize(
+    ("head", "lines", "prose", "said"),
+    [
+        ("", 25, 100, []),
+        ("", 26, 100, ["a visible cell of 26 lines"]),
+        ("", 25, 20, ["visible code is 52% of the lines"]),
+        (":tags: [hide-input]", 3, 100, ["a folded cell without a name"]),
+        (NAMED, 200, 10, []),
+    ],
+)
+def test_a_chapter_that_shows_too_much_is_told(tmp_path, head, lines, prose, said):
+    cell = ["```{code-cell} python", *filter(None, [head]), *["x = 1"] * lines, "```"]
+    page = tmp_path / "page.md"
+    page.write_text("\n".join(["# Title", *cell, *["word"] * prose]) + "\n", encoding="utf-8")
+    assert in_sight(page) == said
 
 
 def warnings(text: str) -> list[str]:
