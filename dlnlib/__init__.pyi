@@ -7,6 +7,7 @@ from . import errors as errors
 from . import losses as losses
 from . import measure as measure
 from . import networks as networks
+from . import sweeps as sweeps
 from . import theory as theory
 from . import verdict as verdict
 from .data import (
@@ -176,6 +177,12 @@ from .networks import (
 )
 from .networks import (
     with_product as with_product,
+)
+from .sweeps import (
+    report as report,
+)
+from .sweeps import (
+    sweep as sweep,
 )
 from .theory import (
     MaxMargin as MaxMargin,

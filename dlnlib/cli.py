@@ -1,4 +1,4 @@
-"""The command `dlnlib`: list the chapters, run one, print the ledger.
+"""The command `dlnlib`: list the chapters, run one, sweep one over parameters, print the ledger.
 
 Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or bad input; 3
 hypotheses not met.
@@ -18,6 +18,7 @@ from dlnlib.book.chapters import chapter, find_book, pages, parse
 from dlnlib.book.execute import ChapterFailed
 from dlnlib.book.run import run
 from dlnlib.errors import BadInput, BadParameter, DlnError, HypothesisNotMet, shortened
+from dlnlib.sweeps.command import add_commands
 from dlnlib.verdict.ledger import exit_status, load, summary, table
 
 __all__ = ["main"]
@@ -42,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _main(arguments)
     except (KeyboardInterrupt, Stopped) as err:
         status = 128 + (err.args[0] if isinstance(err, Stopped) else signal.SIGINT)
-        _complain("interrupted; nothing was written", status)
+        kept = "; ".join(getattr(err, "__notes__", ["nothing was written"]))
+        _complain(f"interrupted; {kept}", status)
         if as_program:
             # at once: a thread may still be waiting for the kernel that was killed
             os._exit(status)
@@ -77,7 +79,7 @@ def _main(arguments: list[str] | None) -> int:
     except HypothesisNotMet as err:
         return _complain(f"hypotheses not met: {err}", 3)
     except BadInput as err:
-        return _complain(str(err), 2)
+        return _complain("; ".join([str(err), *getattr(err, "__notes__", [])]), 2)
     except DlnError as err:  # the numerics could not go on: nothing was decided
         return _complain(f"undecided: {err}", 1)
     except OSError as err:
@@ -181,6 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)"
     )
     running.set_defaults(action=_run)
+    add_commands(commands, book, EPILOG)
 
     looking = commands.add_parser(
         "ledger",

@@ -28,7 +28,8 @@ LEVELS = {
     "theory": 6,
     "verdict": 6,
     "book": 7,
-    "cli": 8,
+    "sweeps": 8,
+    "cli": 9,
 }
 KERNELS_FOR = {"_kernels", "dynamics"}
 # data are looked at when a chapter is given some: the book knows no torch
@@ -155,7 +156,9 @@ def test_a_ring_is_seen(tmp_path):
     assert circles(arrows(tmp_path)) == ["a <- b <- c <- a"]
 
 
-@pytest.mark.parametrize("module", ["dlnlib", "dlnlib.verdict", "dlnlib.book.run", "dlnlib.cli"])
+@pytest.mark.parametrize(
+    "module", ["dlnlib", "dlnlib.verdict", "dlnlib.book.run", "dlnlib.sweeps", "dlnlib.cli"]
+)
 def test_the_face_the_verdict_and_the_book_know_no_torch(module):
     look = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look], cwd=ROOT).returncode == 0
