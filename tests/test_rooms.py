@@ -181,6 +181,6 @@ def test_every_name_of_the_face_is_there_and_says_what_it_is():
 
 def test_no_module_is_hidden_by_a_name_of_its_package():
     """`from dlnlib.theory import margin` must not depend on what was imported before."""
-    for room in ("data", "networks", "losses", "measure", "dynamics", "theory", "verdict"):
+    for room in "data networks losses measure dynamics theory verdict sweeps".split():
         names = set(importlib.import_module(f"dlnlib.{room}").__all__)
         assert not names & {path.stem for path in (PACKAGE / room).glob("*.py")}, room

@@ -18,7 +18,7 @@ from docutils.nodes import system_message
 from dlnlib.book.chapters import chapters, convert
 
 COLUMNS = "88"
-PACKAGES = ("data", "networks", "losses", "measure", "dynamics", "theory", "verdict")
+PACKAGES = ("data", "networks", "losses", "measure", "dynamics", "theory", "verdict", "sweeps")
 
 
 def cells(folder: Path, sources: dict[str, str]) -> list[str]:
