@@ -3,6 +3,7 @@ is there."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -127,22 +128,31 @@ class _Work:
 
     def __init__(self, chapter: Chapter, script: Script, store: Store, runs: list, names: list):
         self.chapter, self.script, self.store = chapter, script, store
-        self.code, self.new, self.lost = code(script), 0, 0
+        self.code, self.new, self.lost, self.changed = code(script), 0, 0, False
         self.runs = {name_of(chapter, self.code, values): values for values in runs}
         self.about = self._described(names)
         reasons = {name: self._no(values) for name, values in self.runs.items()}
         self.refused = {name: why for name, why in reasons.items() if why}
         if len(self.refused) == len(self.runs):
             raise BadParameter(next(iter(self.refused.values())))
-        done = store.names()
-        self.todo = [
-            name
-            for name in self.runs
-            if name not in self.refused and not (name in done and store.result(name))
-        ]
+        self.statuses = self._kept_before()
+        self.todo = [name for name in self.runs if name not in self.statuses | self.refused.keys()]
+        unsaid = self.refused.keys() - self.statuses.keys()
+        if self.todo or unsaid:
+            self.about["tables"] = ""
         store.describe(self.about)
-        for name, why in self.refused.items():
+        for name in unsaid:
+            why = self.refused[name]
             self._keep(name, {"status": "refused", "error": why, "verdicts": [], "seconds": 0.0})
+
+    def _kept_before(self) -> dict[str, str]:
+        """The statuses of the runs that are finished; what was refused may be allowed by now."""
+        found = {}
+        for name in self.runs.keys() & self.store.names():
+            result = self.store.result(name)
+            if result and (result["status"] == "refused") is (name in self.refused):
+                found[name] = str(result["status"])
+        return found
 
     def _described(self, names: list[str]) -> dict:
         """What `sweep.json` will say; raises BadData when the directory is another chapter's."""
@@ -159,6 +169,7 @@ class _Work:
             "library": library(),
             "version": __version__,
             "names": list(dict.fromkeys([*before.get("names", ()), *names])),
+            "tables": before.get("tables", ""),
         }
 
     def _no(self, values: Mapping[str, object]) -> str:
@@ -210,19 +221,23 @@ class _Work:
         values = parameters(self.chapter, self.runs[name])
         own = {"run": name, "chapter": self.chapter.name, "parameters": values}
         self.store.add(name, {**own, "code": self.code, "library": library(), **outcome})
+        self.statuses[name], self.changed = outcome["status"], True
 
     def tabulate(self) -> None:
-        """Make the tables of what is there."""
-        write(frame(current(self.store, self.about), self.about["names"]), self.store.folder)
+        """Make the tables of what is there, unless they are made of just this."""
+        said = json.dumps([sorted(self.store.names()), self.about["names"], self.code, library()])
+        made_of, folder = hashlib.sha256(said.encode()).hexdigest(), self.store.folder
+        there = all((folder / f"table.{ending}").is_file() for ending in ("csv", "parquet"))
+        if self.changed or not there or self.about["tables"] != made_of:
+            write(frame(current(self.store, self.about), self.about["names"]), folder)
+            self.about["tables"] = made_of
+            self.store.describe(self.about)
 
     def told(self) -> str:
         """What is kept of an unfinished sweep."""
-        kept = len(self.runs.keys() & self.store.names())
-        return f"{kept} of {len(self.runs)} runs are kept; the same command goes on"
+        return f"{len(self.statuses)} of {len(self.runs)} runs are kept; the same command goes on"
 
     def summary(self) -> Sweep:
         """What all runs that were asked for came to."""
-        results = filter(None, map(self.store.result, self.runs))
-        statuses = Counter(result["status"] for result in results)
-        ordered = dict(statuses.most_common())
+        ordered = dict(Counter(self.statuses.values()).most_common())
         return Sweep(self.store.folder, len(self.runs), self.new, self.lost, ordered)

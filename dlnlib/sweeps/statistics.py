@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["Report", "report"]
 
 LEVEL = 0.95  # of the intervals
-MOST_VALUES = 20  # a parameter with more, such as the seed, is what numbers are distributed over
+SEED = "seed"  # what numbers are distributed over, as are parameters of many values
+MOST_VALUES = 20
+VISIBLE = 1e-3  # a smaller relative difference is not worth a line on a terminal
+MOST_LINES = 20  # of a table on a terminal
 KEY = ["claim", "check", "kind"]
 
 
@@ -40,15 +43,22 @@ class Report:
     refusals: pd.DataFrame
 
     def __str__(self) -> str:
+        """What fits a terminal: the numbers that vary, the checks that fail; the page has all."""
+        failing = self.distributions[self.distributions["holds"] < 1]
+        varying = self.distributions[
+            _varying(self.distributions["least"], self.distributions["most"])
+        ]
+        means = self.means.groupby([*KEY, "parameter"])["mean"]
+        seen = self.means[_varying(means.transform("min"), means.transform("max"))]
         parts = [f"{self.title}: {self.runs} runs", self.statuses.to_string(index=False)]
         for name, found in (
-            ("measured", self.distributions),
-            (f"mean of what was measured, with {LEVEL:.0%} intervals", self.means),
+            ("does not always hold", failing),
+            ("measured", _telling(varying)),
+            (f"means with {LEVEL:.0%} intervals", _telling(seen)),
             ("without a verdict", self.refusals),
         ):
             if len(found):
-                words = found.to_string(index=False, na_rep="", float_format="{:.5g}".format)
-                parts.append(f"{name}\n{words}")
+                parts.append(f"{name}\n{_lines(found)}")
         return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
@@ -87,6 +97,27 @@ def report(out: str | Path) -> Report:
     )
 
 
+def _telling(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows about rates and constants, where there are any; else all."""
+    told = found[found["kind"].isin(("rate", "constant"))]
+    return told if len(told) else found
+
+
+def _varying(least: pd.Series, most: pd.Series) -> pd.Series:
+    """Where two numbers differ in the digits that are shown."""
+    return most - least > VISIBLE * abs(least).combine(abs(most), max)
+
+
+def _lines(found: pd.DataFrame) -> str:
+    """A table for a terminal, cut where it is long."""
+    shown = found.head(MOST_LINES).drop(columns=["kind", "expected"], errors="ignore")
+    for name in shown.columns.intersection(["check", "reason"]):
+        shown = shown.assign(**{name: shown[name].fillna("").map(lambda t: shortened(t, 48))})
+    text = shown.to_string(index=False, na_rep="", float_format="{:.4g}".format)
+    more = len(found) - len(shown)
+    return f"{text}\n... {more} more: --html PAGE shows all" if more else text
+
+
 def _statuses(table: pd.DataFrame) -> pd.DataFrame:
     said = table.assign(claim=table["claim"].fillna("(none)"))
     found = said.groupby(["claim", "status"], sort=False)["run"].nunique()
@@ -110,7 +141,7 @@ def _means(checks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 
     parts = []
     for name in names:
-        if not 1 < checks[name].nunique() <= MOST_VALUES:
+        if name == SEED or not 1 < checks[name].nunique() <= MOST_VALUES:
             continue
         found = checks.groupby([*KEY, name], sort=False)["measured"].agg(["count", "mean", "std"])
         freedom = (found["count"] - 1).clip(lower=1)

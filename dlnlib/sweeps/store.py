@@ -124,7 +124,7 @@ class Store:
     def result(self, name: str) -> dict | None:
         """The result of that name; nothing when it is not there, or not one."""
         found = _read(self.runs / f"{name}.json")
-        whole = isinstance(found, dict) and found.get("run") == name
+        whole = isinstance(found, dict) and found.get("run") == name and "status" in found
         return found if whole and isinstance(found.get("verdicts"), list) else None
 
     def _json(self, path: Path, content: Mapping[str, object]) -> None:
