@@ -310,8 +310,15 @@ def test_a_scheduler_that_does_not_answer_is_one_line(book, tmp_path, monkeypatc
 )
 def test_a_worker_with_another_library_or_none_is_named(said, words):
     workers = {"tcp://a:1": worker.about(), "tcp://b:2": said}
-    client = SimpleNamespace(run=lambda function, on_error: workers)
+    client = SimpleNamespace(
+        run=lambda function, on_error: workers, run_on_scheduler=lambda function: function()
+    )
     with pytest.raises(errors.BadCluster, match=f"worker tcp://b:2.*{re.escape(words)}"):
+        cluster._same_library(client)
+    workers["tcp://b:2"] = worker.about()
+    cluster._same_library(client)
+    client.run_on_scheduler = lambda function: said
+    with pytest.raises(errors.BadCluster, match=f"the scheduler.*{re.escape(words)}"):
         cluster._same_library(client)
 
 

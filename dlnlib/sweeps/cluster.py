@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["connected", "slots"]
 
 WAIT = 30  # seconds for a scheduler to answer, and for a first worker
-QUIET = logging.CRITICAL
+QUIET = logging.CRITICAL + 1
+LOGGERS = (
+    "asyncio",
+    "distributed",
+    "distributed.client",
+    "distributed.core",
+    "distributed.nanny",
+    "distributed.scheduler",
+    "tornado",
+    "tornado.application",
+)
 
 
 @contextmanager
@@ -29,9 +39,8 @@ def connected(scheduler: str | None, workers: int, security=None) -> Iterator[Cl
     library.
     """
     import dask
+    import distributed  # noqa: F401  which sets the levels of its loggers
 
-    for name in ("distributed", "distributed.nanny", "tornado.application", "asyncio"):
-        logging.getLogger(name).setLevel(QUIET)
     settings = {
         "distributed.logging.distributed": "critical",
         "distributed.comm.timeouts.connect": f"{WAIT}s",
@@ -39,11 +48,25 @@ def connected(scheduler: str | None, workers: int, security=None) -> Iterator[Cl
         "distributed.worker.http.routes": [],
         "distributed.nanny.environ.OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
     }
-    with dask.config.set(settings):
+    with dask.config.set(settings), _quiet():
         make = _local(workers) if scheduler is None else _remote(scheduler, security)
         with make as client:
             _same_library(client)
             yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask logs while it lasts is left out: what concerns a user is raised."""
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(QUIET)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
@@ -108,23 +131,34 @@ def _first(err: BaseException) -> str:
 
 
 def _same_library(client: Client) -> None:
-    """Raises BadCluster, naming the first worker that has another library, or none."""
+    """Raises BadCluster, naming the scheduler or the first worker that has another library, or
+    none."""
     own = about()
     try:
         found = client.run(about, on_error="return")
-    except Exception as err:  # the scheduler went away in between
+        found = {f"worker {name}": found[name] for name in sorted(found)}
+        found = {"the scheduler": _of_the_scheduler(client), **found}
+    except OSError as err:  # it went away in between
         raise BadCluster(f"the workers cannot be asked for their library: {_first(err)}") from err
-    for worker, said in sorted(found.items()):
+    for who, said in found.items():
         if isinstance(said, BaseException):
             raise BadCluster(
-                f"worker {worker}: dlnlib cannot be loaded there ({_first(said)}); install "
-                f"dlnlib {own['version']} there"
+                f"{who}: dlnlib cannot be loaded there ({_first(said)}); install dlnlib "
+                f"{own['version']} there"
             )
         if said != own:
             raise BadCluster(
-                f"worker {worker}: has dlnlib {said['version']} ({said['library']}), this is "
+                f"{who}: has dlnlib {said['version']} ({said['library']}), this is "
                 f"{own['version']} ({own['library']}); install the same there"
             )
+
+
+def _of_the_scheduler(client: Client) -> object:
+    """What `about` says there; the error where it cannot be loaded (tasks are read there too)."""
+    try:
+        return client.run_on_scheduler(about)
+    except Exception as err:
+        return err
 
 
 def slots(client: Client) -> int:

@@ -18,7 +18,7 @@ from dlnlib import __version__
 from dlnlib.book.chapters import Chapter, chapter, find_book
 from dlnlib.book.inprocess import Script, script
 from dlnlib.book.parameters import check_relations
-from dlnlib.errors import BadCluster, BadData, BadParameter
+from dlnlib.errors import BadCluster, BadData, BadParameter, shortened
 from dlnlib.sweeps.cluster import connected, slots
 from dlnlib.sweeps.grid import combinations
 from dlnlib.sweeps.identity import code, library, name_of, parameters
@@ -67,6 +67,7 @@ class Sweep:
 
     def __str__(self) -> str:
         words = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+        words = words or "none has a result"
         lost = f"; {self.lost} died and are not kept: the same command tries again"
         return f"{self.runs} runs, {self.new} of them new: {words}{lost if self.lost else ''}"
 
@@ -123,6 +124,18 @@ def _absolute(out: str | Path) -> Path:
     return Path(os.path.abspath(os.path.expanduser(out)))
 
 
+def _outcome(future) -> dict:
+    """What a worker handed back; of one whose workers were killed, that it died."""
+    from distributed import KilledWorker
+
+    if future.status == "finished":
+        return future.result()
+    problem = future.exception()
+    if isinstance(problem, KilledWorker):
+        return {"died": True}
+    raise BadCluster(f"a worker failed: {shortened(' '.join(str(problem).split()), 200)}")
+
+
 class _Work:
     """The runs of a sweep: which there are, which are done, which were lost."""
 
@@ -136,7 +149,8 @@ class _Work:
         if len(self.refused) == len(self.runs):
             raise BadParameter(next(iter(self.refused.values())))
         self.statuses = self._kept_before()
-        self.todo = [name for name in self.runs if name not in self.statuses | self.refused.keys()]
+        known = self.statuses.keys() | self.refused.keys()
+        self.todo = [name for name in self.runs if name not in known]
         unsaid = self.refused.keys() - self.statuses.keys()
         if self.todo or unsaid:
             self.about["tables"] = ""
@@ -210,7 +224,7 @@ class _Work:
         name = future.key.removeprefix("dlnlib-")
         if future.status in ("cancelled", "lost"):
             raise BadCluster("the scheduler is gone")
-        outcome = future.result() if future.status == "finished" else {"died": True}
+        outcome = _outcome(future)
         if outcome["died"]:
             self.lost += 1
         else:
