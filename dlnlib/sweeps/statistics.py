@@ -19,6 +19,7 @@ __all__ = ["Report", "report"]
 LEVEL = 0.95  # of the intervals
 SEED = "seed"  # what numbers are distributed over, as are parameters of many values
 MOST_VALUES = 20
+WIDEST = 52  # characters of a text in such a table
 VISIBLE = 1e-3  # a smaller relative difference is not worth a line on a terminal
 MOST_LINES = 20  # of a table on a terminal
 KEY = ["claim", "check", "kind"]
@@ -112,10 +113,14 @@ def _lines(found: pd.DataFrame) -> str:
     """A table for a terminal, cut where it is long."""
     shown = found.head(MOST_LINES).drop(columns=["kind", "expected"], errors="ignore")
     for name in shown.columns.intersection(["check", "reason"]):
-        shown = shown.assign(**{name: shown[name].fillna("").map(lambda t: shortened(t, 48))})
+        shown = shown.assign(**{name: shown[name].fillna("").map(_cut)})
     text = shown.to_string(index=False, na_rep="", float_format="{:.4g}".format)
     more = len(found) - len(shown)
     return f"{text}\n... {more} more: --html PAGE shows all" if more else text
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 3]}..."
 
 
 def _statuses(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +158,9 @@ def _means(checks: pd.DataFrame, names: list[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=[*KEY, "parameter", "value", "count", "mean", "low", "high"])
     means = pd.concat(parts, ignore_index=True)
     spread = means.groupby([*KEY, "parameter"])["mean"].transform(lambda m: m.max() - m.min())
-    return means[spread > 0].reset_index(drop=True)
+    means = means[spread > 0]
+    together = means.groupby([*KEY, "parameter"], sort=False).ngroup().argsort(kind="stable")
+    return means.iloc[together].reset_index(drop=True)
 
 
 def _refusals(table: pd.DataFrame) -> pd.DataFrame:
