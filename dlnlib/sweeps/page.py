@@ -18,10 +18,11 @@ __all__ = ["page"]
 DRAWN = ("rate", "constant", "conclusion")  # kinds of checks that have a figure
 MOST_FIGURES = 40
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 0.85rem }
 th, td { border-bottom: 1px solid #ddd; padding: 0.2rem 0.6rem; text-align: left }
+td:nth-child(2) { min-width: 14rem }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .wide { overflow-x: auto }
 img { max-width: 100% }
