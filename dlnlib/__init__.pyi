@@ -9,6 +9,7 @@ from . import losses as losses
 from . import measure as measure
 from . import networks as networks
 from . import recorder as recorder
+from . import sweeps as sweeps
 from . import theory as theory
 from . import verdict as verdict
 from .data import (
@@ -199,6 +200,12 @@ from .networks import (
 )
 from .recorder import (
     Recorder as Recorder,
+)
+from .sweeps import (
+    report as report,
+)
+from .sweeps import (
+    sweep as sweep,
 )
 from .theory import (
     MaxMargin as MaxMargin,

@@ -1,4 +1,5 @@
-"""The command `dlnlib`: list the chapters, look at data, run a chapter, print the ledger.
+"""The command `dlnlib`: list the chapters, look at data, run a chapter, sweep one over parameters,
+print the ledger.
 
 Exit status: 0 all reproduced; 1 something refuted or undecided; 2 bad usage or bad input; 3
 hypotheses not met.
@@ -20,6 +21,7 @@ from dlnlib.book.execute import ChapterFailed
 from dlnlib.book.publish import place, publish
 from dlnlib.book.run import run
 from dlnlib.errors import BadInput, BadOutput, BadParameter, DlnError, HypothesisNotMet, shortened
+from dlnlib.sweeps.command import add_commands
 from dlnlib.verdict.ledger import exit_status, load, summary, table
 
 __all__ = ["main"]
@@ -44,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _main(arguments)
     except (KeyboardInterrupt, Stopped) as err:
         status = 128 + (err.args[0] if isinstance(err, Stopped) else signal.SIGINT)
-        _complain("interrupted; nothing was written", status)
+        kept = "; ".join(getattr(err, "__notes__", ["nothing was written"]))
+        _complain(f"interrupted; {kept}", status)
         if as_program:
             # at once: a thread may still be waiting for the kernel that was killed
             os._exit(status)
@@ -79,7 +82,7 @@ def _main(arguments: list[str] | None) -> int:
     except HypothesisNotMet as err:
         return _complain(f"hypotheses not met: {err}", 3)
     except BadInput as err:
-        return _complain(str(err), 2)
+        return _complain("; ".join([str(err), *getattr(err, "__notes__", [])]), 2)
     except DlnError as err:  # the numerics could not go on: nothing was decided
         return _complain(f"undecided: {err}", 1)
     except OSError as err:
@@ -185,6 +188,7 @@ def _parser() -> argparse.ArgumentParser:
         "-o", dest="out", metavar="DIR", help="where to write (default: CHAPTER-run)"
     )
     running.set_defaults(action=_run)
+    add_commands(commands, book, EPILOG)
 
     checking = commands.add_parser(
         "check",

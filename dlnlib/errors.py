@@ -16,6 +16,7 @@ __all__ = [
     "BadParameter",
     "BadBook",
     "BadOutput",
+    "BadCluster",
     "UnknownChapter",
     "HypothesisNotMet",
     "NotSeparable",
@@ -67,6 +68,10 @@ class BadBook(BadInput):
 
 class BadOutput(BadInput):
     """A place that cannot be written to."""
+
+
+class BadCluster(BadInput):
+    """A cluster that does not answer, or whose workers have not this library."""
 
 
 class UnknownChapter(BadInput):

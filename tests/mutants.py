@@ -34,10 +34,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from inprocess import Outcome, forked, swap, warm  # noqa: E402
 from results_table import Table, code  # noqa: E402
 
 from dlnlib.book.chapters import Chapter, chapters  # noqa: E402
+from dlnlib.book.inprocess import Outcome, forked, swap, warm  # noqa: E402
 
 COLUMNS = ("chapter", "code", "place", "by", "outcome", "detail", "seconds")
 TABLE = Table(ROOT / "tests" / "mutants.csv", COLUMNS, key=("chapter", "place", "by"))
@@ -273,7 +273,15 @@ def of_chapter(chapter: Chapter, by: float, each: int) -> list[dict[str, str]]:
             continue
         after = forked(chapter, {}, lambda place=place: mutate(place, by))
         outcome, detail = judged(before, after)
-        values = (chapter.name, covered(chapter, place), place, by, outcome, detail, after.seconds)
+        values = (
+            chapter.name,
+            covered(chapter, place),
+            place,
+            by,
+            outcome,
+            detail,
+            round(after.seconds, 1),
+        )
         new.append(dict(zip(COLUMNS, map(str, values), strict=True)))
         TABLE.add(new[-1])
     return new

@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import nbformat  # noqa: E402
-from inprocess import Outcome, forked, swap, warm  # noqa: E402
 from make_reference import FOLDER  # noqa: E402
 from numbers_within import moved, record  # noqa: E402
 from results_table import Table, code, codes  # noqa: E402
 
 from dlnlib.book.chapters import Chapter, chapters  # noqa: E402
+from dlnlib.book.inprocess import Outcome, forked, swap, warm  # noqa: E402
 
 COLUMNS = ("chapter", "code", "nudge", "result", "seconds", "difference")
 TABLE = Table(ROOT / "tests" / "nudges.csv", COLUMNS, key=("chapter", "nudge"))
@@ -174,7 +174,14 @@ def one(chapter: Chapter, nudge: Nudge) -> dict[str, str]:
     outcome = forked(chapter, {}, nudge.prepare)
     found = difference(chapter, outcome)
     result = "differs" if found else "same"
-    values = (chapter.name, code(chapter), nudge.name, result, str(outcome.seconds), found[:1000])
+    values = (
+        chapter.name,
+        code(chapter),
+        nudge.name,
+        result,
+        str(round(outcome.seconds, 1)),
+        found[:1000],
+    )
     return dict(zip(COLUMNS, values, strict=True))
 
 

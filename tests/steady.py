@@ -24,10 +24,10 @@ os.environ.setdefault("MPLBACKEND", "agg")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from inprocess import Outcome, forked, warm  # noqa: E402
 from results_table import Table, code, codes  # noqa: E402
 
 from dlnlib.book.chapters import Chapter, chapters, checked  # noqa: E402
+from dlnlib.book.inprocess import Outcome, forked, warm  # noqa: E402
 from dlnlib.book.parameters import Parameter  # noqa: E402
 from dlnlib.errors import BadParameter  # noqa: E402
 
@@ -101,7 +101,7 @@ def row(chapter: Chapter, values: Values, outcome: Outcome) -> dict[str, str]:
         "code": code(chapter),
         "parameters": _text(values),
         "status": outcome.status,
-        "seconds": str(outcome.seconds),
+        "seconds": str(round(outcome.seconds, 1)),
         "verdicts": verdicts,
         "reason": outcome.error or "; ".join(reasons),
     }

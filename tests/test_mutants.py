@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import inprocess
 import mutants
 import pytest
 import torch
 from results_table import code
 
 from dlnlib import measure
-from dlnlib.book import chapters
+from dlnlib.book import chapters, inprocess
 
 
 @dataclass(frozen=True)

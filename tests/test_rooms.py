@@ -30,6 +30,7 @@ LEVELS = {
     "book": 7,
     "hypotheses": 7,
     "recorder": 8,  # measures with torch, and draws with the book: on top of both
+    "sweeps": 8,
     "cli": 9,
 }
 KERNELS_FOR = {"_kernels", "dynamics"}
@@ -162,7 +163,9 @@ def test_a_ring_is_seen(tmp_path):
     assert circles(arrows(tmp_path)) == ["a <- b <- c <- a"]
 
 
-@pytest.mark.parametrize("module", ["dlnlib", "dlnlib.verdict", "dlnlib.book.run", "dlnlib.cli"])
+@pytest.mark.parametrize(
+    "module", ["dlnlib", "dlnlib.verdict", "dlnlib.book.run", "dlnlib.sweeps", "dlnlib.cli"]
+)
 def test_the_face_the_verdict_and_the_book_know_no_torch(module):
     look = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look], cwd=ROOT).returncode == 0
@@ -185,7 +188,7 @@ def test_every_name_of_the_face_is_there_and_says_what_it_is():
 
 def test_no_module_is_hidden_by_a_name_of_its_package():
     """`from dlnlib.theory import margin` must not depend on what was imported before."""
-    rooms = "data networks losses measure dynamics theory hypotheses verdict recorder"
+    rooms = "data networks losses measure dynamics theory hypotheses verdict recorder sweeps"
     for room in rooms.split():
         names = set(importlib.import_module(f"dlnlib.{room}").__all__)
         assert not names & {path.stem for path in (PACKAGE / room).glob("*.py")}, room

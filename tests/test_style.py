@@ -51,6 +51,7 @@ PACKAGES = (
     "hypotheses",
     "verdict",
     "recorder",
+    "sweeps",
 )
 
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 
-import inprocess
 import make_reference
 import nudge
 import pytest
@@ -16,6 +15,7 @@ import steady
 from conftest import ROOT
 from results_table import Table, code
 
+from dlnlib.book import inprocess
 from dlnlib.book.chapters import chapter
 from dlnlib.book.execute import execute
 

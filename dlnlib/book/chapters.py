@@ -17,6 +17,7 @@ from dlnlib.verdict.claims import nearest, registry
 
 __all__ = [
     "Chapter",
+    "allowed",
     "chapter",
     "chapters",
     "checked",
@@ -265,12 +266,23 @@ def _claims(source: str) -> list[str]:
 
 
 def checked(chapter: Chapter, given: Mapping[str, object]) -> dict[str, object]:
+    """The given values, converted to the types of the chapter's defaults, within their ranges and
+    in the relations that the chapter requires.
+
+    Raises as `allowed`, and BadParameter for a relation between parameters that fails.
+    """
+    values = allowed(chapter, given)
+    defaults = {parameter.name: parameter.default for parameter in chapter.parameters}
+    check_relations(chapter.requires, {**defaults, **values})
+    return values
+
+
+def allowed(chapter: Chapter, given: Mapping[str, object]) -> dict[str, object]:
     """The given values, converted to the types of the chapter's defaults and within their ranges.
 
     Texts (from a command line) are read as the default's type. Data sets must load; a file's path
     is made absolute. Raises BadParameter for a name the chapter does not have (naming the closest),
-    a wrong type, a value out of range or a relation between parameters that fails, and BadData for
-    data that cannot be used.
+    a wrong type or a value out of range, and BadData for data that cannot be used.
     """
     if not chapter.parameters:
         raise BadParameter(
@@ -283,7 +295,4 @@ def checked(chapter: Chapter, given: Mapping[str, object]) -> dict[str, object]:
         raise BadParameter(
             f"chapter {chapter.name} has no parameter {shortened(unknown)!r}{closest}"
         )
-    values = {name: check(known[name], value) for name, value in given.items()}
-    defaults = {name: parameter.default for name, parameter in known.items()}
-    check_relations(chapter.requires, {**defaults, **values})
-    return values
+    return {name: check(known[name], value) for name, value in given.items()}
