@@ -76,9 +76,6 @@ from .losses import (
     MarginRisk as MarginRisk,
 )
 from .losses import (
-    ModelRisk as ModelRisk,
-)
-from .losses import (
     Objective as Objective,
 )
 from .losses import (
@@ -143,9 +140,6 @@ from .measure import (
 )
 from .measure import (
     stable_rank as stable_rank,
-)
-from .networks import (
-    Model as Model,
 )
 from .networks import (
     aligned as aligned,

@@ -45,7 +45,7 @@ def test_agrees_with_the_compiled_engine(until, loss, accuracy):
 
 
 @dataclass(frozen=True)
-class Kinked(dl.Model):
+class Kinked(networks.Model):
     """q(a, b) = a^2/2 + b^2 + jump max(b - 1, 0), one point: p = 1 and the flow is that of q
     itself.
 

@@ -173,10 +173,10 @@ def test_data_and_a_loss_stand_for_their_risk():
     model = dl.deep_linear(Z, [4])
     pair, whole = (
         dl.descend(weights, *objective, dl.Constant(0.1), 20)
-        for objective in ((model, dl.logistic), (dl.ModelRisk(model, dl.logistic),))
+        for objective in ((model, dl.logistic), (losses.ModelRisk(model, dl.logistic),))
     )
     assert torch.equal(pair.weights[0], whole.weights[0])
-    psi = -dl.ModelRisk(model, dl.logistic).risk(whole.final).log()
+    psi = -losses.ModelRisk(model, dl.logistic).risk(whole.final).log()
     torch.testing.assert_close(psi, whole.clocks["log_inverse_risk"][-1])
 
 
