@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(halving, tmp_path, mon
         path.write_text("{")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(errors.BadOutput, match="No space left.*is kept"):
+    with pytest.raises(errors.BadOutput, match="No space left.*make room"):
         store.write_whole(kept.runs / f"{result['run']}.json", full)
     assert kept.result(result["run"]) == result
     assert {path.name for path in kept.runs.iterdir()} == {f"{result['run']}.json"}
