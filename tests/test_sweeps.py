@@ -384,7 +384,7 @@ def test_the_local_cluster_lets_nobody_in(book, tmp_path, monkeypatch):
 
 def test_a_sweep_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path):
     toy = make_toy_book(tmp_path / "toy")
-    told = kill_sweep.main(KILLS, seed=0, folder=tmp_path, book=toy)
+    told = kill_sweep.main(KILLS, seed=0, folder=tmp_path, book=toy, workers=1)
     assert len(told.kills) == KILLS and told.wrong == []
 
 
