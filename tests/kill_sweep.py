@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS_A_KILL = 12
+RUNS_A_KILL = 6
 PATIENCE = 600  # seconds without a new result after which something is wrong
 
 
@@ -38,10 +38,17 @@ class Killed:
 class Sweep:
     """The command on a book of one chapter, started as often as needed."""
 
-    def __init__(self, book: Path, out: Path, runs: int):
+    def __init__(self, book: Path, out: Path, runs: int, workers: int):
         self.out, self.runs, self.process = out, runs, None
         self.command = [sys.executable, "-m", "dlnlib.cli", "sweep", "halving", "--book", str(book)]
-        self.command += ["--grid", f"seed=20:{20 + runs}", "--workers", "2", "-o", str(out)]
+        self.command += [
+            "--grid",
+            f"seed=20:{20 + runs}",
+            "--workers",
+            str(workers),
+            "-o",
+            str(out),
+        ]
 
     def start(self) -> None:
         paths = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
@@ -106,10 +113,10 @@ def kill_one(sweep: Sweep, draw: random.Random) -> str:
     return kind
 
 
-def main(kills: int, seed: int, folder: Path, book: Path) -> Killed:
+def main(kills: int, seed: int, folder: Path, book: Path, workers: int = 2) -> Killed:
     """Kill a sweep so many times, let it end, and look at what is left."""
     draw, told = random.Random(seed), Killed(runs=kills * RUNS_A_KILL)
-    sweep = Sweep(book, folder / "out", told.runs)
+    sweep = Sweep(book, folder / "out", told.runs, workers)
     sweep.start()
     while len(told.kills) < kills:
         room = told.runs - len(sweep.results())

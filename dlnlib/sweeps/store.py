@@ -35,8 +35,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except OSError as err:
         temporary.unlink(missing_ok=True)
         raise BadOutput(
-            f"{shortened(str(path), 200)} cannot be written ({err.strerror}); what was done before "
-            "is kept, the same command goes on"
+            f"{shortened(str(path), 200)} cannot be written ({err.strerror}); make room"
         ) from err
 
 
