@@ -25,7 +25,7 @@ from dlnlib.sweeps.store import Store
 from dlnlib.sweeps.table import COLUMNS, frame, write
 from dlnlib.verdict.ledger import gather
 
-KILLS = 8  # `python tests/kill_sweep.py 50` makes more of them
+KILLS = 3  # `python tests/kill_sweep.py 50` makes more of them
 
 
 @pytest.fixture(scope="module")
