@@ -30,6 +30,11 @@ ready()
 spin(10**15)"""
 
 
+def heard() -> None:
+    """Tests under nohup ignore SIGHUP, and so would all that they start."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(toy_book, tmp_path):
     """Start a run whose chapter calls this code; returns the command's process and its kernel's
@@ -52,7 +57,12 @@ def start(toy_book, tmp_path):
         command = [sys.executable, "-m", "dlnlib.cli", "run", "halving"]
         running.append(
             subprocess.Popen(
-                command, cwd=toy_book, env=environment, stderr=subprocess.PIPE, text=True
+                command,
+                cwd=toy_book,
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
+                preexec_fn=heard,
             )
         )
         wait_until(lambda: started.is_file() and started.read_text().endswith("."), 120)
