@@ -28,7 +28,7 @@ LEVELS = {
     "theory": 6,
     "verdict": 6,
     "book": 7,
-    "hypotheses": 7,
+    "hypotheses": 8,
     "recorder": 8,  # measures with torch, and draws with the book: on top of both
     "sweeps": 8,
     "cli": 9,

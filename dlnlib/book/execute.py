@@ -18,7 +18,7 @@ from dlnlib import errors
 from dlnlib.book.chapters import Chapter, convert
 from dlnlib.errors import BadOutput, DlnError
 
-__all__ = ["ChapterFailed", "execute", "execute_notebook", "no_room"]
+__all__ = ["ChapterFailed", "execute", "execute_notebook", "no_room", "plain_environment"]
 
 TIMEOUT = 3600  # seconds a cell may take: a runner's own parameters may be large
 START = 120  # seconds a kernel may take to answer: a busy machine needs some
@@ -26,6 +26,14 @@ LONGEST_SOCKET = 90  # characters: a socket's path may have 107
 KEEPER = Path(__file__).with_name("keeper.py")
 # a user's settings that reach a kernel
 IGNORED = ("MPLBACKEND", "PYTHONINSPECT", "PYTHONSTARTUP", "PYTHONWARNINGS")
+
+
+def plain_environment() -> dict[str, str]:
+    """The environment of this process, without what would change the result of another."""
+    kept = {name: value for name, value in os.environ.items() if name not in IGNORED}
+    kept.setdefault("OMP_NUM_THREADS", "1")  # more threads are slower on small tensors
+    paths = [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    return kept | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})
 
 
 class ChapterFailed(Exception):
@@ -221,19 +229,14 @@ class Workshop:
     def environment(self) -> dict[str, str]:
         """The user's, without what would change a result: other settings of Python, IPython and
         matplotlib."""
-        kept = {name: value for name, value in os.environ.items() if name not in IGNORED}
-        kept.setdefault("OMP_NUM_THREADS", "1")  # more threads are slower on small tensors
-        paths = [
-            path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)
-        ]
-        # the kernel's debugger prints a warning otherwise
-        own = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"}
-        own |= {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-        own |= {
+        own = {
+            # the kernel's debugger prints a warning otherwise
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             "MATPLOTLIBRC": str(self.folder / "matplotlibrc"),
             "IPYTHONDIR": str(self.folder / "ipython"),
+            "TMPDIR": str(self.folder / "tmp"),
         }
-        return {**kept, **own, "TMPDIR": str(self.folder / "tmp")}
+        return plain_environment() | own
 
     async def start(self, launch) -> None:
         theirs, self.held = os.pipe()

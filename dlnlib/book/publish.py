@@ -1,4 +1,4 @@
-"""Files that appear together or not at all, wherever a user wants them."""
+"""Files that appear whole or not at all, alone or together, wherever a user wants them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from dlnlib.errors import BadOutput, shortened
 
-__all__ = ["place", "publish"]
+__all__ = ["UNFINISHED", "place", "publish", "write_whole"]
+
+UNFINISHED = ".unfinished"  # how names end of what is not yet whole
 
 
 def place(given: str | Path, names: Iterable[str]) -> Path:
@@ -118,3 +120,30 @@ def _told(out: Path) -> Iterator[None]:
         raise BadOutput(
             f"output {shortened(str(out), 200)}: {why}; give another directory"
         ) from err
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file beside `path`, and put it in place when it is on the disk.
+
+    Whatever happens, and whenever, a reader finds the old file or the new one, whole.
+    """
+    temporary = path.with_name(f".{path.name}{UNFINISHED}")
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as err:
+        temporary.unlink(missing_ok=True)
+        raise BadOutput(
+            f"{shortened(str(path), 200)} cannot be written ({err.strerror}); make room, or give "
+            "another place"
+        ) from err
+
+
+def _sync(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from dlnlib.book.document import document
 from dlnlib.hypotheses.words import TITLES, in_words
 
 if TYPE_CHECKING:
@@ -12,32 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["body", "page"]
 
-STYLE = """
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-body { font: 16px/1.5 sans-serif; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; }
-tr { border-bottom: 1px solid #ddd; }
-th { font-weight: 600; white-space: nowrap; }
-pre { overflow-x: auto; background: #f5f5f5; padding: .6rem; font-size: .85rem; }
-.yes { color: #1b6e3c; } .no { color: #8a4b08; }
-@media (prefers-color-scheme: dark) {
-  body { background: #181818; color: #ddd; } pre { background: #262626; } tr { border-color: #444; }
-  .yes { color: #7fd1a0; } .no { color: #e0a868; }
-}
-"""
 SIGNS = {"applies": ("yes", "✓"), "does not apply": ("no", "✗"), "undecided": ("no", "?")}
 
 
 def page(report: Report) -> str:
     """The whole file."""
-    name = escape(report.data.name)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}: which claims apply</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>Which claims apply to {name}</h1>\n{body(report)}\n</body>\n</html>\n"
-    )
+    name = report.data.name
+    heading = f"<h1>Which claims apply to {escape(name)}</h1>"
+    return document(f"{name}: which claims apply", f"{heading}\n{body(report)}")
 
 
 def body(report: Report) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dlnlib.errors import BadData, BadOutput
+from dlnlib.book.publish import write_whole
+from dlnlib.errors import BadData
 from dlnlib.recorder.finding import Found, Pair
 from dlnlib.recorder.layers import Layer, unlinked
 
@@ -40,19 +40,12 @@ def save(recorder, path: Path) -> None:
     if recorder.inputs is not None:
         inputs = recorder.inputs.detach().cpu()
         arrays["inputs/0"] = (inputs.double() if inputs.is_floating_point() else inputs).numpy()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(draft, "wb") as stream:
+
+    def write(draft: Path) -> None:
+        with open(draft, "wb") as stream:  # by its name np.savez would add .npz to it
             np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, path)
-    except OSError as err:
-        raise BadOutput(
-            f"{path} cannot be written ({err.strerror}): give a file in a folder that is there"
-        ) from err
-    finally:
-        draft.unlink(missing_ok=True)
+
+    write_whole(path, write)
 
 
 def _meta(recorder) -> dict:

@@ -6,20 +6,11 @@ import html
 import math
 
 from dlnlib.book import plots
+from dlnlib.book.document import document
 
 __all__ = ["figures", "page", "short", "told"]
 
 MOST = 6  # curves in a panel
-STYLE = """
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-body { font: 16px/1.6 sans-serif; color: #222; }
-table { border-collapse: collapse; font-size: 0.9rem; margin: 1rem 0; display: block; }
-table { overflow-x: auto; }
-td, th { padding: 0.2rem 0.7rem; border-bottom: 1px solid #ddd; text-align: right; }
-td:first-child, th:first-child, td.words { text-align: left; }
-img { max-width: 100%; }
-.no { color: #777; }
-"""
 LAYERS = ("norm", "stable rank", "rank-one share")
 PAIRS = ("balance", "balance drift", "misalignment", "commutator")
 
@@ -82,11 +73,11 @@ def _shortened(name: str, most: int = 34) -> str:
 
 def page(report) -> str:
     """The report as one HTML page: no script, no other file, every text escaped."""
-    title = html.escape(f"{report.model}, recorded")
+    title = f"{report.model}, recorded"
     pictures = "".join(p._repr_mimebundle_()["text/html"] for p in figures(report))
     names = [layer["name"] for layer in report.layers]
     body = [
-        f"<h1>{title}</h1>",
+        f"<h1>{html.escape(title)}</h1>",
         _paragraph(str(report).splitlines()[0]),
         pictures,
         _table(report, "layer", names, LAYERS),
@@ -96,11 +87,7 @@ def page(report) -> str:
         _list("Neighbours that are no pair", report.apart),
         _list("Events", [f"step {step}: {text}" for step, text in report.events]),
     ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="viewport" '
-        f'content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
-    )
+    return document(title, "\n".join(body))
 
 
 def _paragraph(text: str) -> str:
@@ -116,7 +103,7 @@ def _table(report, head: str, names: list[str], columns: tuple[str, ...]) -> str
         cells = [f"<td>{html.escape(name)}</td>"]
         for what in columns:
             values = report.series.get(f"{what} of {name}", [math.nan])
-            cells.append(f"<td>{short(values[0])} → {short(values[-1])}</td>")
+            cells.append(f'<td class="number">{short(values[0])} → {short(values[-1])}</td>')
         lines.append("".join(cells))
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
 
@@ -129,9 +116,9 @@ def _totals(report) -> str:
 def _claims(report) -> str:
     rows = [
         f'<tr class="{"yes" if said.speaks else "no"}"><td>{html.escape(said.claim)}</td>'
-        f'<td class="words">{"speaks" if said.speaks else "does not"}</td>'
-        f'<td class="words">{html.escape(", ".join(said.about))}</td>'
-        f'<td class="words">{html.escape(said.title)}: {html.escape(said.why)}</td></tr>'
+        f"<td>{'speaks' if said.speaks else 'does not'}</td>"
+        f"<td>{html.escape(', '.join(said.about))}</td>"
+        f"<td>{html.escape(said.title)}: {html.escape(said.why)}</td></tr>"
         for said in report.said
     ]
     if not rows:

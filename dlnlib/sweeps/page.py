@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from dlnlib.book import plots
+from dlnlib.book.document import document
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,22 +18,15 @@ __all__ = ["page"]
 
 DRAWN = ("rate", "constant", "conclusion")  # kinds of checks that have a figure
 MOST_FIGURES = 40
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.85rem }
-th, td { border-bottom: 1px solid #ddd; padding: 0.2rem 0.6rem; text-align: left }
-td:nth-child(2) { min-width: 14rem }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-.wide { overflow-x: auto }
-img { max-width: 100% }
-"""
 
 
 def page(report: Report) -> str:
     """The whole page."""
-    title = html.escape(report.title)
-    body = [f"<h1>{title}</h1>", f"<p>{report.runs} runs.</p>", _table(report.statuses)]
+    body = [
+        f"<h1>{html.escape(report.title)}</h1>",
+        f"<p>{report.runs} runs.</p>",
+        _table(report.statuses),
+    ]
     for heading, found in (
         ("What was measured", report.distributions),
         ("Against the parameters: means with 95 % intervals", report.means),
@@ -43,13 +37,7 @@ def page(report: Report) -> str:
     figures = list(_figures(report))
     if figures:
         body += ["<h2>Pictures</h2>", *figures]
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; img-src data:\">\n"
-        f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
-    )
+    return document(report.title, "\n".join(body))
 
 
 def _table(found: pd.DataFrame) -> str:
@@ -57,10 +45,7 @@ def _table(found: pd.DataFrame) -> str:
     rows = "\n".join(
         f"<tr>{''.join(map(_cell, row))}</tr>" for row in found.itertuples(index=False)
     )
-    return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody></table></div>"
-    )
+    return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
 
 
 def _cell(value) -> str:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlnlib.book.publish import write_whole
 from dlnlib.errors import BadData, shortened
 from dlnlib.sweeps.page import page
-from dlnlib.sweeps.store import Store, write_whole
+from dlnlib.sweeps.store import Store
 from dlnlib.sweeps.table import current, frame
 
 if TYPE_CHECKING:

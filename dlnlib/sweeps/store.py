@@ -10,41 +10,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dlnlib.book.publish import UNFINISHED, write_whole
 from dlnlib.errors import BadData, BadOutput, shortened
 
-__all__ = ["Store", "write_whole"]
-
-UNFINISHED = ".unfinished"
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` make a file beside `path`, and put it in place when it is on the disk.
-
-    Whatever happens, and whenever, a reader finds the old file or the new one, whole.
-    """
-    temporary = path.with_name(f".{path.name}{UNFINISHED}")
-    try:
-        write(temporary)
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except OSError as err:
-        temporary.unlink(missing_ok=True)
-        raise BadOutput(
-            f"{shortened(str(path), 200)} cannot be written ({err.strerror}); make room"
-        ) from err
-
-
-def _sync(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+__all__ = ["Store"]
 
 
 class Store:

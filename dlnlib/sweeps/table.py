@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlnlib.book.publish import write_whole
 from dlnlib.errors import BadData
-from dlnlib.sweeps.store import Store, write_whole
+from dlnlib.sweeps.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

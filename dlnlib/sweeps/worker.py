@@ -12,7 +12,7 @@ from pathlib import Path
 
 import dlnlib
 from dlnlib import __version__
-from dlnlib.book.execute import IGNORED
+from dlnlib.book.execute import plain_environment
 from dlnlib.sweeps.identity import library
 
 __all__ = ["about", "one"]
@@ -99,14 +99,13 @@ def about() -> dict[str, str]:
 
 def _environment(folder: str) -> dict[str, str]:
     """The worker's, without what would change a result; the library is this one."""
-    kept = {name: value for name, value in os.environ.items() if name not in IGNORED}
+    plain = plain_environment()
     paths = [str(Path(dlnlib.__file__).resolve().parent.parent)]
-    paths += [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(path)]
+    paths += filter(None, plain.get("PYTHONPATH", "").split(os.pathsep))
     own = {
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
         "MPLBACKEND": "agg",
         "MATPLOTLIBRC": str(Path(folder) / "matplotlibrc"),
         "TMPDIR": folder,
     }
-    # more threads are slower on small tensors
-    return {**kept, **own, "OMP_NUM_THREADS": kept.get("OMP_NUM_THREADS", "1")}
+    return plain | own
