@@ -257,4 +257,5 @@ def test_every_playground_works_by_keys_and_says_what_it_shows(browser, tmp_path
     assert browser.run("location.hash").startswith(f"#pg_{name}_")
     unnamed = "[...document.querySelectorAll('svg[role=img]')].filter(s => !s.ariaLabel).length"
     assert browser.run(unnamed) == 0
+    assert "[object" not in browser.run("document.body.textContent")  # a control that is none
     assert browser.errors == []

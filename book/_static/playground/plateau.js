@@ -41,20 +41,10 @@
       label: "The loss against time: a staircase of plateaus",
     });
     const says = el("p", { class: "pg-says", "aria-live": "polite" });
-    const slider = (key, label, step, format) =>
-      dln.ui.range({
-        label,
-        min: LIMITS[key][0],
-        max: LIMITS[key][1],
-        step,
-        value: state[key],
-        format,
-        oninput(value) {
-          state[key] = value;
-          draw();
-          rest();
-        },
-      }).node;
+    const slider = dln.ui.slider(state, LIMITS, () => {
+      draw();
+      rest();
+    });
     host.append(
       el("div", { class: "pg-stage pg-even" }, plot.node, loss.node),
       dln.ui.key(
@@ -66,11 +56,11 @@
       el(
         "div",
         { class: "pg-controls" },
-        slider("d", "depth", 1, (value) => `${value} layer${value > 1 ? "s" : ""}`),
-        slider("e", "start", 0.1, (value) => `product ${shown(Math.pow(10, value), 2)}`),
-        slider("a", "mode a", 0.05, (value) => shown(value)),
-        slider("b", "mode b", 0.05, (value) => shown(value)),
-        slider("c", "mode c", 0.05, (value) => shown(value))
+        slider("d", "depth", 1, dln.ui.layers).node,
+        slider("e", "start", 0.1, (value) => `product ${shown(Math.pow(10, value), 2)}`).node,
+        slider("a", "mode a", 0.05, (value) => shown(value)).node,
+        slider("b", "mode b", 0.05, (value) => shown(value)).node,
+        slider("c", "mode c", 0.05, (value) => shown(value)).node
       ),
       says
     );
@@ -115,7 +105,7 @@
       const order = read().sort((one, two) => one.half - two.half);
       const told = order.map(({ key, half }) => `${key} at time ${shown(half)}`).join(", ");
       return (
-        `With ${state.d} layer${state.d > 1 ? "s" : ""} the modes are half learnt in this order: ${told}. ` +
+        `With ${dln.ui.layers(state.d)} the modes are half learnt in this order: ${told}. ` +
         (state.d > 1
           ? "Zero is a saddle: the larger a mode, the sooner it leaves; the smaller the start, the longer all wait."
           : "One layer has no saddle, and no mode waits.")

@@ -33,35 +33,13 @@
     const says = el("p", { class: "pg-says", "aria-live": "polite" });
     const legend = dln.ui.key(["pg-key-told", "bound from the start: √D / ‖W‖"]);
     const player = dln.ui.player(5, () => position, seek, rest);
-    const scrub = dln.ui.range({
-      label: "training",
-      min: 0,
-      max: 1000,
-      step: 1,
-      value: 0,
-      format: () => (path ? `‖W‖ = ${shown(path.norm[at()])}` : ""),
-      oninput(value) {
-        if (player.playing()) player.stop();
-        seek(value / 1000);
-      },
+    const format = () => (path ? `‖W‖ = ${shown(path.norm[at()])}` : "");
+    const scrub = dln.ui.scrub({ player, format, seek, rest });
+    const slider = dln.ui.slider(state, LIMITS, () => {
+      compute();
+      rest();
     });
-    scrub.input.addEventListener("change", rest);
-    scrub.node.classList.add("pg-wide");
-    const slider = (key, label, step, format) =>
-      dln.ui.range({
-        label,
-        min: LIMITS[key][0],
-        max: LIMITS[key][1],
-        step,
-        value: state[key],
-        format,
-        oninput(value) {
-          state[key] = value;
-          compute();
-          rest();
-        },
-      });
-    const depth = slider("d", "depth", 1, (value) => `${value} layers`);
+    const depth = slider("d", "depth", 1, dln.ui.layers);
     const width = slider("w", "width", 1, (value) => String(value));
     const size = slider("m", "size of the start", 0.1, (value) => shown(value));
     const again = dln.ui.button("Another start", () => {
@@ -123,7 +101,7 @@
       position = to;
       const now = spectra[at()];
       plot.mark(Math.log10(path.norm[at()]));
-      scrub.set(Math.round(1000 * position));
+      scrub.set(position);
       drawBars(now);
       facts.show({
         "largest gap": shown(Math.max(...now.map(gap))),

@@ -30,7 +30,7 @@
       max: 5,
       step: 1,
       value: state.d,
-      format: (value) => `${value} layer${value > 1 ? "s" : ""}`,
+      format: dln.ui.layers,
       oninput: (value) => change({ d: value }),
     });
     const step = dln.ui.range({

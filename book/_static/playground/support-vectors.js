@@ -61,26 +61,15 @@
     const facts = dln.ui.facts();
 
     const player = dln.ui.player(6, () => position, seek, rest);
-    const scrub = dln.ui.range({
-      label: "training",
-      min: 0,
-      max: 1000,
-      step: 1,
-      value: 0,
-      format: () => (path ? `‖w‖ = ${shown(Math.exp(now().logNorm))}` : "no path"),
-      oninput(value) {
-        if (player.playing()) player.stop();
-        seek(value / 1000);
-      },
-    });
-    scrub.input.addEventListener("change", rest);
+    const format = () => (path ? `‖w‖ = ${shown(Math.exp(now().logNorm))}` : "no path");
+    const scrub = dln.ui.scrub({ player, format, seek, rest });
     const depth = dln.ui.range({
       label: "depth",
       min: 1,
       max: 6,
       step: 1,
       value: state.depth,
-      format: (value) => `${value} layer${value > 1 ? "s" : ""}`,
+      format: dln.ui.layers,
       oninput: (value) => change({ depth: value }),
     });
     const loss = dln.ui.select({
@@ -101,7 +90,6 @@
       node.setAttribute("aria-label", label > 0 ? "Add a round point" : "Add a square point");
       return node;
     });
-    scrub.node.classList.add("pg-wide");
     const training = el("div", { class: "pg-controls" }, player.node, scrub.node);
     host.append(
       el(
@@ -156,7 +144,7 @@
       const edges = [margin, -margin].map((away) => across(told, away, "pg-margin"));
       lines.replaceChildren(...edges, across(told, 0, "pg-predicted"), across(angle, 0, "pg-line"));
       plot.mark(here.logNorm / Math.LN10);
-      scrub.set(Math.round(1000 * position));
+      scrub.set(position);
       const offset = Math.abs(solution.offset) / Math.exp(here.logNorm);
       facts.show({
         "distance, measured": shown(2 * Math.abs(Math.sin(here.delta / 2))),

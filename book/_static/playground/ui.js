@@ -53,6 +53,35 @@
     return { node, input, set };
   }
 
+  /** How far training has come, 0 to 1: moved by hand, it stops what plays. */
+  function scrub({ player, format, seek, rest }) {
+    const moved = (value) => {
+      if (player.playing()) player.stop();
+      seek(value / 1000);
+    };
+    const made = range({ label: "training", min: 0, max: 1000, step: 1, value: 0, format, oninput: moved });
+    made.input.addEventListener("change", rest);
+    made.node.classList.add("pg-wide");
+    return { node: made.node, set: (part) => made.set(Math.round(1000 * part)) };
+  }
+
+  /** A slider of one field of the state; afterwards `changed` is called. */
+  const slider = (state, limits, changed) => (key, label, step, format) =>
+    range({
+      label,
+      min: limits[key][0],
+      max: limits[key][1],
+      step,
+      value: state[key],
+      format,
+      oninput(value) {
+        state[key] = value;
+        changed();
+      },
+    });
+
+  const layers = (count) => `${count} layer${count > 1 ? "s" : ""}`;
+
   function select({ label, options, value, onchange }) {
     const made = Object.entries(options).map(([key, text]) => el("option", { value: key }, text));
     const input = el("select", { onchange: () => onchange(input.value) }, ...made);
@@ -264,7 +293,7 @@
   }
 
   dln.ui = {
-    el, svg, shown, range, select, button, still, packed, unpacked, readState, writeState,
+    el, svg, shown, layers, range, slider, scrub, select, button, still, packed, unpacked, readState, writeState,
     draggable, plot, facts, key, player,
   };
 
