@@ -76,6 +76,17 @@ def test_cells_of_chapters_are_laid_out(tmp_path):
     assert cells(tmp_path, sources) == []
 
 
+def test_parameters_of_chapters_fit_their_lines():
+    """Their comments stand below one another, which the formatter would undo."""
+    lines = {line for chapter in chapters(ROOT) for line in parameter_lines(chapter.path)}
+    assert len(lines) > 100 and [line for line in lines if len(line) > int(COLUMNS)] == []
+
+
+def parameter_lines(path: Path) -> list[str]:
+    tagged = [c for c in opened(path).cells if "parameters" in c.metadata.get("tags", [])]
+    return [line for cell in tagged for line in cell.source.splitlines()]
+
+
 @pytest.mark.parametrize("source", ["x = {'a':1}", f"# {'word ' * 20}"])
 def test_a_cell_that_is_not_laid_out_is_named(tmp_path, source):
     assert "planted" in cells(tmp_path, {"planted": source})[0]
